@@ -1,0 +1,53 @@
+# Each target does its own set-up: a virtual environment in .venv, filled again only when pyproject.toml changes.
+# PYTHON chooses the interpreter that makes it, PYTEST what pytest is told: make test PYTEST="-k route"
+PYTHON ?= python3
+PYTEST ?= -n 2 --dist loadgroup
+
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+comma := ,
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check docs bench clean
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/.with-demo
+	@$(BIN)/scopestream demo
+
+test: check
+	@$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.with-test-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.with-docs
+	$(BIN)/mkdocs build --strict --site-dir site
+
+bench: $(VENV)/.with-bench
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .with-test-lint has the extras test and lint.
+$(VENV)/.with-%: pyproject.toml $(VENV)/.made
+	@echo "Installing scopestream[$(subst -,$(comma),$*)] into $(VENV); the first time takes a minute or two."
+	@$(BIN)/python -m pip install --quiet --editable ".[$(subst -,$(comma),$*)]"
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "scopestream needs Python 3.11 or newer, and '$(PYTHON)' is not: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one, for example: make PYTHON=python3.13"; \
+	  exit 1; } >&2
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@

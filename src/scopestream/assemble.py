@@ -1,0 +1,131 @@
+"""Frames -> blocks of the unit that the backend writes without reading back. The only buffer of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scopestream.framelog import Record
+from scopestream.plan import LayoutPlan
+
+Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
+
+
+@dataclass(slots=True)
+class Block:
+    """Frames that are stored together.
+
+    image    number in `plan.images`
+    origin   of the block, storage order
+    buffer   memory that `data` lies in; None until the first frame comes
+    data     (..., Y, X), the frames that fit into the array
+    filled   which of them arrived, without the last two axes
+    n_open   frames that neither arrived nor were skipped
+    records  of frames that arrived and are not stored yet
+    """
+
+    image: int
+    origin: tuple[int, ...]
+    filled: np.ndarray
+    n_open: int
+    buffer: Buffer | None = None
+    data: np.ndarray | None = None
+    records: list[Record] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True)
+class Job:
+    """What a writer thread stores: a block as it is now. `buffer` is given back afterwards, unless it is None."""
+
+    image: int
+    origin: tuple[int, ...]
+    data: np.ndarray
+    records: list[Record]
+    buffer: Buffer | None
+
+
+class Assembler:
+    """Collects the frames of every open block.
+
+    borrow  gives memory for a new block, or raises before anything is consumed
+    """
+
+    def __init__(self, plan: LayoutPlan, borrow: Callable[[], Buffer]) -> None:
+        array = plan.arrays[0]
+        self._extent = array.block_extent(plan.unit)
+        self._bounds = tuple(
+            None if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[:-2])
+        )
+        self._growable = array.growable
+        self._frame_shape = array.frame_shape
+        self._dtype = array.dtype
+        self._borrow = borrow
+        self._blocks: dict[tuple[int, ...], Block] = {}
+
+    def add(self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record) -> Job | None:
+        """Copy one frame into its block; returns the block once it is complete.
+
+        The frame has the shape and dtype of the plan, in any byte order or layout. Raises what `borrow` raises; then
+        nothing has changed.
+        """
+        key, block = self._find(image, index)
+        if block.data is None:
+            buffer = self._borrow()
+            block.buffer = buffer
+            shape = (*block.filled.shape, *self._frame_shape)
+            block.data = np.ndarray(shape, self._dtype, buffer)
+        self._blocks[key] = block
+        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
+        block.data[local] = frame
+        block.filled[local] = True
+        block.records.append(record)
+        return self._close_one(key, block)
+
+    def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
+        """A frame that will not come; returns its block when nothing else is awaited there and it holds a frame."""
+        key, block = self._find(image, index)
+        self._blocks[key] = block
+        return self._close_one(key, block)
+
+    def partial(self) -> Iterator[Job]:
+        """Blocks with frames that are not stored yet, as they are now; they stay open and keep their memory."""
+        for block in self._blocks.values():
+            if block.records:
+                yield self._job(block, keep=True)
+                block.records = []
+
+    def finish(self) -> Iterator[Job]:
+        """Every open block that holds a frame, for the last time."""
+        while self._blocks:
+            _, block = self._blocks.popitem()
+            if block.data is not None:
+                yield self._job(block, keep=False)
+
+    def _find(self, image: int, index: tuple[int, ...]) -> tuple[tuple[int, ...], Block]:
+        origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
+        key = (image, *origin)
+        block = self._blocks.get(key)
+        if block is None:
+            shape = tuple([e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)])
+            filled = np.zeros(shape, bool)
+            block = Block(image=image, origin=(*origin, 0, 0), filled=filled, n_open=filled.size)
+        return key, block
+
+    def _close_one(self, key: tuple[int, ...], block: Block) -> Job | None:
+        block.n_open -= 1
+        if block.n_open:
+            return None
+        del self._blocks[key]
+        return None if block.data is None else self._job(block, keep=False)
+
+    def _job(self, block: Block, *, keep: bool) -> Job:
+        assert block.data is not None, "a block that is handed over holds a frame"
+        data, filled = block.data, block.filled
+        if self._growable:  # the array ends with the last frame that came, not with the block
+            length = int(np.flatnonzero(filled.reshape(len(filled), -1).any(axis=1))[-1]) + 1
+            data, filled = data[:length], filled[:length]
+        if not filled.all():
+            data[~filled] = 0  # the memory held other frames before
+        return Job(block.image, block.origin, data, block.records, None if keep else block.buffer)

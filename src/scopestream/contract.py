@@ -1,0 +1,90 @@
+"""What the core and a backend promise one another. No logic.
+
+A backend is found through the entry point group `scopestream.backends` and proves itself with
+`scopestream.testing.conformance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
+
+__all__ = ["Backend", "Capabilities", "Sink", "WriteUnit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do.
+
+    any_order   blocks may come in any order, and before they are final; otherwise the blocks of an array come once
+                each, in the order of arrival (those without a frame are left out), and the unit is the frame
+    concurrent  `Sink.write` may be called from several threads at once, for different blocks
+    growable    the first axis may be unbounded
+    live_read   what `Sink.flush` covered can be read by another program before `Sink.close`
+    codecs      names of the codecs
+    schemes     where it can write: "file", "s3", ...
+    """
+
+    any_order: bool
+    concurrent: bool
+    growable: bool
+    live_read: bool
+    codecs: frozenset[str]
+    schemes: frozenset[str]
+
+
+class Sink(Protocol):
+    """Writes the arrays of one dataset, each below its own folder; all other documents belong to the core."""
+
+    def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
+        """Store one block; on return the caller may reuse its memory.
+
+        array   which entry of `plan.arrays`
+        origin  first element, storage order, a multiple of the write unit
+        block   (..., Y, X) of whole frames with as many axes as the array, C-contiguous, dtype of the plan, clipped to
+                the shape of the array
+        final   False when the block comes again with more frames, because `Stream.flush` could not wait for them
+        Raises OSError when this block, or one accepted earlier, could not be stored.
+        """
+
+    def extend(self, array: int, length: int) -> None:
+        """The first axis of a growable array is now at least `length` long; the final call is before `close`."""
+
+    def flush(self) -> None:
+        """Return when every block that was written can be read back (where `live_read`)."""
+
+    def close(self) -> None:
+        """Finalise what arrived. Idempotent; there is no abort."""
+
+
+class Backend(Protocol):
+    """Opens sinks. Stateless; importing and making it costs nothing and changes nothing.
+
+    requires  modules that it imports when it opens, and `extra` the extra of scopestream that installs them
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    requires: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str]
+
+    def unit(self, array: ArrayPlan) -> WriteUnit:
+        """The unit in which blocks of this array must come."""
+
+    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+        """Bytes that the sink and its library hold at the most, besides the blocks that the core hands over.
+
+        array     the largest of the plan
+        n_arrays  how many arrays there are
+        """
+
+    def check(self, plan: LayoutPlan) -> Sequence[str]:
+        """Every reason, beyond `capabilities`, why it cannot write this plan. Called before anything is written."""
+
+    def open(self, plan: LayoutPlan) -> Sink:
+        """Start a dataset; the folders of the images exist, those of the arrays do not."""

@@ -1,0 +1,69 @@
+"""A plan in words and columns, for people."""
+
+from __future__ import annotations
+
+from scopestream.plan import LayoutPlan
+
+
+def size_text(n_bytes: int | None) -> str:
+    """Bytes as people say them: 1.5 MB is 1 500 000 bytes."""
+    if n_bytes is None:
+        return "unbounded"
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes any value")
+
+
+def shape_text(axes: tuple[str, ...], shape: tuple[int, ...] | None, growable: bool = False) -> str:
+    """"t=* c=2 y=512 x=512"."""
+    if shape is None:
+        return "none"
+    return " ".join(
+        f"{name}={'*' if growable and axis == 0 else size}" for axis, (name, size) in enumerate(zip(axes, shape, strict=True))
+    )
+
+
+def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
+    """What a plan comes to, as (label, value)."""
+    array, settings = plan.arrays[0], plan.settings
+    levels = len(plan.images[0].arrays)
+    rows = [
+        ("path", settings.path),
+        ("kind", plan.kind),
+        ("images", f"{len(plan.images)}" + (f" ({plan.images[0].name} ... {plan.images[-1].name})" if plan.images[1:] else "")),
+        ("arrays", f"{len(plan.arrays)} ({levels} level{'s' * (levels > 1)} each)"),
+        ("shape", shape_text(array.axes, array.shape, array.growable) + f"  {array.dtype}"),
+        ("chunk", f"{shape_text(array.axes, array.chunks)}  {size_text(_nbytes(array.chunks, array.dtype.itemsize))}"),
+        (
+            "shard",
+            "none: every chunk is a file"
+            if array.shards is None
+            else f"{shape_text(array.axes, array.shards)}  {size_text(_nbytes(array.shards, array.dtype.itemsize))}",
+        ),
+        ("codec", settings.codec.name + (f" level {settings.codec.level}" if settings.codec.name != "none" else "")),
+        ("frames", "unbounded" if plan.n_frames is None else str(plan.n_frames)),
+        ("data files", "unbounded" if plan.n_files is None else str(plan.n_files)),
+        ("payload", size_text(plan.payload_bytes)),
+        ("backend", f"{plan.backend} ({plan.reason})" if plan.reason else plan.backend),
+    ]
+    rows += [
+        (f"peak memory, {fit.name}", "cannot: " + "; ".join(fit.problems) if fit.problems else size_text(fit.peak_bytes))
+        for fit in sorted(plan.fits, key=lambda fit: fit.peak_bytes)
+    ]
+    return rows
+
+
+def plan_text(plan: LayoutPlan) -> str:
+    """The rows as aligned text."""
+    rows = plan_rows(plan)
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+
+
+def _nbytes(shape: tuple[int, ...], itemsize: int) -> int:
+    for size in shape:
+        itemsize *= size
+    return itemsize

@@ -1,0 +1,299 @@
+"""The parts of an acquisition: channels, positions, dimensions, plates and codecs.
+
+All are frozen pydantic models that refuse unknown fields. What one part can know about itself is checked here; what
+needs the other parts is checked in `settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_extra_types.color import Color
+
+from scopestream.units import full_unit_name, unit_kind
+
+DimensionType = Literal["time", "channel", "space", "position", "other"]
+CodecName = Literal["none", "zstd", "blosc-zstd", "blosc-lz4"]
+Shuffle = Literal["none", "byte", "bit"]
+
+_TYPE_BY_NAME: Mapping[str, DimensionType] = {
+    **dict.fromkeys(("t", "time", "timepoint"), "time"),
+    **dict.fromkeys(("c", "ch", "channel", "channels"), "channel"),
+    **dict.fromkeys(("x", "y", "z"), "space"),
+    **dict.fromkeys(("p", "pos", "position", "positions", "fov"), "position"),
+}
+_RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_UNSAFE_IN_PATHS = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+class Model(BaseModel):
+    """What every model of the settings has in common."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _as_name(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+WellName = Annotated[str, BeforeValidator(_as_name), Field(pattern=r"^[A-Za-z0-9]+$")]
+
+
+class Channel(Model):
+    """One channel. `color` takes any CSS form ("lime", "#0f0", "rgb(0 255 0)") and is kept as "#rrggbb"."""
+
+    name: str = Field(min_length=1)
+    color: str | None = None
+    excitation_nm: float | None = Field(default=None, gt=0)
+    emission_nm: float | None = Field(default=None, gt=0)
+
+    @field_validator("color", mode="before")
+    @classmethod
+    def _hex_color(cls, value: object) -> str | None:
+        if value is None:
+            return None
+        red, green, blue = Color(value).as_rgb_tuple(alpha=False)  # type: ignore[arg-type]  # it checks the type itself
+        return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+class Position(Model):
+    """One stage position, which becomes one image.
+
+    `x`, `y` and `z` are stage coordinates of the first pixel, in the units of the axes of the same name. `row` and
+    `column` name the well of a plate; positions of the same well are its fields, in order.
+    """
+
+    name: str
+    x: float | None = None
+    y: float | None = None
+    z: float | None = None
+    row: WellName | None = None
+    column: WellName | None = None
+    acquisition: int | None = Field(default=None, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _safe_as_path(cls, name: str) -> str:
+        if (
+            not name
+            or name != name.strip()
+            or name.endswith(".")
+            or _UNSAFE_IN_PATHS.search(name)
+            or _RESERVED_ON_WINDOWS.fullmatch(name)
+        ):
+            raise ValueError(
+                f"the position name {name!r} is unsafe as a part of a path: avoid < > : \" / \\ | ? *, control "
+                f"characters, spaces around the name, a dot at its end and the device names of Windows"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _whole_well(self) -> Position:
+        if (self.row is None) != (self.column is None):
+            raise ValueError(f"position {self.name!r} names only one of row and column; a well needs both")
+        return self
+
+
+def _position_from(value: object, number: int) -> object:
+    if isinstance(value, str):
+        return Position(name=value)
+    if isinstance(value, Mapping) and "name" not in value:
+        return {**value, "name": str(number)}
+    return value
+
+
+class Dimension(Model):
+    """One dimension of an acquisition.
+
+    `count=None` means unbounded. `coords` names the items of a dimension: channels, positions, or labels of any other
+    kind; `count` follows from it. `type` is inferred from coords, name and unit when it is not given. `scale` is the
+    step from one item to the next in `unit`, `origin` the coordinate of the first item.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    count: int | None = Field(default=None, ge=1)
+    type: DimensionType
+    scale: float = 1.0
+    unit: str | None = None
+    origin: float = 0.0
+    coords: tuple[Channel, ...] | tuple[Position, ...] | tuple[str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: object) -> object:
+        """Infer the type, then let bare names in `coords` become channels or positions, then count them."""
+        if not isinstance(data, Mapping):
+            return data
+        values: dict[str, Any] = dict(data)
+        if isinstance(values.get("unit"), str):
+            values["unit"] = full_unit_name(values["unit"])
+        coords = values.get("coords")
+        if "type" not in values:
+            values["type"] = _infer_type(values.get("name"), values.get("unit"), coords)
+        if coords is None and values["type"] == "position" and isinstance(values.get("count"), int):
+            coords = [str(number) for number in range(values["count"])]
+        if isinstance(coords, (list, tuple)):
+            if values["type"] == "position":
+                coords = [_position_from(item, number) for number, item in enumerate(coords)]
+            elif values["type"] == "channel":
+                coords = [{"name": item} if isinstance(item, str) else item for item in coords]
+            else:
+                coords = [str(item) if isinstance(item, (int, float)) else item for item in coords]
+            values["coords"] = tuple(coords)
+            if values.get("count") is None:
+                values["count"] = len(coords)
+        elif "count" not in values:
+            raise ValueError(f"dimension {values.get('name')!r} needs count or coords (count=None: unbounded)")
+        return values
+
+    @field_validator("scale")
+    @classmethod
+    def _positive(cls, scale: float) -> float:
+        # Viewers divide by it: neuroglancer refuses the whole image otherwise.
+        if not (isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be finite and greater than 0, not {scale}")
+        return scale
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Dimension:
+        problems = []
+        if self.coords is not None:
+            if not self.coords:
+                problems.append("coords is empty")
+            elif self.count != len(self.coords):
+                problems.append(f"count is {self.count}, but coords has {len(self.coords)} items")
+            if (self.type == "position") != isinstance(next(iter(self.coords), None), Position) and self.coords:
+                problems.append(f"coords of a {self.type} dimension are {type(self.coords[0]).__name__} items")
+            names = self.item_names
+            if duplicates := sorted({name for name in names if names.count(name) > 1}):
+                problems.append(f"coords repeat {', '.join(map(repr, duplicates))}")
+            folded = [name.casefold() for name in names]
+            if self.type == "position" and not duplicates and len(set(folded)) < len(folded):
+                same = sorted(name for name in names if folded.count(name.casefold()) > 1)
+                problems.append(f"positions {', '.join(map(repr, same))} differ only in case")
+        if self.type == "position" and self.count is None:
+            problems.append("positions cannot be unbounded")
+        if self.unit is not None:
+            kind = unit_kind(self.unit)
+            if self.type in ("space", "time") and kind != self.type:
+                problems.append(f"{self.unit!r} is not a unit of {self.type} that OME-Zarr knows")
+            elif self.type in ("channel", "position"):
+                problems.append(f"a {self.type} dimension has no unit, but {self.unit!r} was given")
+        if problems:
+            raise ValueError(f"dimension {self.name!r}: " + "; ".join(problems))
+        return self
+
+    @property
+    def item_names(self) -> tuple[str, ...]:
+        """Names of the items, empty when `coords` was not given."""
+        return tuple(item if isinstance(item, str) else item.name for item in self.coords or ())
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        return tuple(item for item in self.coords or () if isinstance(item, Position))
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return tuple(item for item in self.coords or () if isinstance(item, Channel))
+
+
+def _infer_type(name: object, unit: object, coords: object) -> DimensionType:
+    first = next(iter(coords), None) if isinstance(coords, (list, tuple)) else None
+    if isinstance(first, Position):
+        return "position"
+    if isinstance(first, Channel):
+        return "channel"
+    by_name = _TYPE_BY_NAME.get(name.lower()) if isinstance(name, str) else None
+    return by_name or (unit_kind(unit) if isinstance(unit, str) else None) or "other"
+
+
+class PlateAcquisition(Model):
+    """One run over a plate, when fields of one plate come from several (OME-Zarr 0.5, "plate" metadata)."""
+
+    id: int = Field(ge=0)
+    name: str | None = None
+    description: str | None = None
+
+
+_STANDARD_PLATES = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
+
+
+def _row_name(index: int) -> str:
+    """A ... Z, AA, AB, ...: the way the makers of 1536-well plates go on after Z."""
+    letters = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        letters = chr(ord("A") + letter) + letters
+    return letters
+
+
+class Plate(Model):
+    """A multi-well plate: the names of all its rows and columns, whether imaged or not."""
+
+    rows: tuple[WellName, ...] = Field(min_length=1)
+    columns: tuple[WellName, ...] = Field(min_length=1)
+    name: str | None = None
+    acquisitions: tuple[PlateAcquisition, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Plate:
+        for what, names in (("rows", self.rows), ("columns", self.columns)):
+            if len({name.casefold() for name in names}) < len(names):
+                raise ValueError(f"plate {what} repeat a name (upper and lower case count as the same): {names}")
+        if len({run.id for run in self.acquisitions}) < len(self.acquisitions):
+            raise ValueError("plate acquisitions repeat an id")
+        return self
+
+    @classmethod
+    def standard(cls, n_wells: Literal[6, 12, 24, 48, 96, 384, 1536], name: str | None = None) -> Plate:
+        """The usual plate of that many wells: rows A, B, ... and columns 1, 2, ..."""
+        if n_wells not in _STANDARD_PLATES:
+            raise ValueError(f"no standard plate has {n_wells} wells; there are {', '.join(map(str, _STANDARD_PLATES))}")
+        n_rows, n_columns = _STANDARD_PLATES[n_wells]
+        rows = tuple(_row_name(index) for index in range(n_rows))
+        return cls(rows=rows, columns=tuple(str(number) for number in range(1, n_columns + 1)), name=name)
+
+
+_LEVELS: Mapping[CodecName, range] = {
+    "none": range(0, 1),
+    "zstd": range(1, 23),
+    "blosc-zstd": range(0, 10),
+    "blosc-lz4": range(0, 10),
+}
+
+
+class Codec(Model):
+    """How chunks are compressed.
+
+    The default level is 1, the fastest useful one (for blosc-lz4 5, which costs no more). `shuffle` belongs to the
+    blosc codecs only, and is "byte" when it is not given.
+    """
+
+    name: CodecName
+    level: int
+    shuffle: Shuffle
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: object) -> object:
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, Mapping):
+            return data
+        name = str(data.get("name"))
+        level = {"none": 0, "blosc-lz4": 5}.get(name, 1)
+        return {"level": level, "shuffle": "byte" if name.startswith("blosc") else "none", **data}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Codec:
+        levels = _LEVELS[self.name]
+        if self.level not in levels:
+            raise ValueError(f"codec {self.name!r} has levels {levels[0]} to {levels[-1]}, not {self.level}")
+        if self.shuffle != "none" and not self.name.startswith("blosc"):
+            raise ValueError(f"codec {self.name!r} has no shuffle; use a blosc codec for it")
+        return self

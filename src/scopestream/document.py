@@ -1,0 +1,80 @@
+"""Zarr v3 documents: `zarr.json` of arrays and groups, and how a document is replaced at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scopestream.dimensions import Codec
+from scopestream.plan import ArrayPlan
+
+_CRC32C: dict[str, Any] = {"name": "crc32c"}
+
+
+def codec_documents(codec: Codec, itemsize: int) -> list[dict[str, Any]]:
+    """The codecs of one chunk (Zarr v3 core, "codecs"): little endian, then the compressor."""
+    codecs: list[dict[str, Any]] = [_bytes_codec(itemsize)]
+    if codec.name == "zstd":
+        codecs.append({"name": "zstd", "configuration": {"level": codec.level, "checksum": False}})
+    elif codec.name.startswith("blosc"):
+        shuffle = {"none": "noshuffle", "byte": "shuffle", "bit": "bitshuffle"}[codec.shuffle]
+        configuration = {
+            "typesize": itemsize, "cname": codec.name.removeprefix("blosc-"), "clevel": codec.level,
+            "shuffle": shuffle, "blocksize": 0,
+        }  # fmt: skip
+        codecs.append({"name": "blosc", "configuration": configuration})
+    return codecs
+
+
+def array_document(array: ArrayPlan, shape: tuple[int, ...]) -> dict[str, Any]:
+    """`zarr.json` of an array that has that shape by now.
+
+    The index of shards is at the end and carries a CRC32C: the only form that every reader opens.
+    """
+    codecs = codec_documents(array.codec, array.dtype.itemsize)
+    if array.shards is not None:
+        sharding = {
+            "chunk_shape": list(array.chunks),
+            "codecs": codecs,
+            "index_codecs": [_bytes_codec(8), _CRC32C],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": array.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(array.file_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": False if array.dtype.kind == "b" else 0.0 if array.dtype.kind == "f" else 0,
+        "codecs": codecs,
+        "attributes": {},
+        "dimension_names": list(array.axes),
+        "storage_transformers": [],
+    }
+
+
+def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """`zarr.json` of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def _bytes_codec(itemsize: int) -> dict[str, Any]:
+    # Byte order means nothing for one byte, and some readers refuse it there.
+    return {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Let `path` have that content: readers see the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def write_document(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write `zarr.json` into a folder that exists."""
+    replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode())

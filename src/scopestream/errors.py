@@ -1,0 +1,51 @@
+"""Every error that scopestream raises on purpose.
+
+Each is a `ScopestreamError` and a built-in type as well, so that code which does not know scopestream can still
+handle it by what it means.
+"""
+
+from __future__ import annotations
+
+
+class ScopestreamError(Exception):
+    """Base of all errors of this package."""
+
+
+class PlanError(ScopestreamError, ValueError):
+    """The settings are sound, but no backend (or not the one asked for) can write them."""
+
+
+class MemoryLimitError(ScopestreamError, MemoryError):
+    """The memory that is needed exceeds `memory_limit`; nothing was consumed."""
+
+
+class BackendNotFoundError(ScopestreamError, LookupError):
+    """No backend has that name, or its library is not installed."""
+
+
+class DatasetExistsError(ScopestreamError, FileExistsError):
+    """Something is already at the path of the new dataset."""
+
+
+class FrameMismatchError(ScopestreamError, ValueError):
+    """A frame has another shape or dtype than the plan; it was not consumed."""
+
+
+class FrameIndexError(ScopestreamError, IndexError):
+    """A frame was sent to a place that does not exist, is taken, or is out of order; it was not consumed."""
+
+
+class MetadataError(ScopestreamError, TypeError):
+    """Metadata that JSON cannot hold; the frame that it came with was not consumed."""
+
+
+class StreamFullError(ScopestreamError, BlockingIOError):
+    """`memory_limit` is reached and `on_full="raise"`; the frame was not consumed and may be sent again."""
+
+
+class StreamClosedError(ScopestreamError, ValueError):
+    """The stream was closed before this call."""
+
+
+class WriteError(ScopestreamError, OSError):
+    """Frames that were accepted could not be stored. `__cause__` is what the backend raised."""

@@ -1,0 +1,47 @@
+"""Coordinates as people give them, by number or by name, to integers; and back to words for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scopestream.errors import FrameIndexError
+from scopestream.plan import LayoutPlan
+
+
+class Locator:
+    """Reads the `index` of `Stream.write` against the dimensions before the frame."""
+
+    def __init__(self, plan: LayoutPlan) -> None:
+        self._loop = plan.loop
+        self._items = [{name: i for i, name in enumerate(dimension.item_names)} for dimension in plan.loop]
+        self._known = frozenset(dimension.name for dimension in plan.loop)
+
+    def coords(self, index: Mapping[str, int | str]) -> tuple[int, ...]:
+        """One integer for each dimension, in acquisition order. Raises FrameIndexError that says what is wrong."""
+        problems = [f"there is no dimension {name!r}" for name in index if name not in self._known]
+        coords = []
+        for dimension, items in zip(self._loop, self._items, strict=True):
+            value = index.get(dimension.name, 0 if dimension.count == 1 else None)
+            if isinstance(value, str):
+                if value not in items:
+                    names = ", ".join(items) or "no names"
+                    problems.append(f"{dimension.name!r} has no item {value!r} (it has {names})")
+                coords.append(items.get(value, 0))
+            elif value is None:
+                problems.append(f"{dimension.name!r} is missing")
+            else:
+                number = int(value)
+                if number < 0 or (dimension.count is not None and number >= dimension.count):
+                    problems.append(f"{dimension.name!r} has no item {number} (it has {dimension.count or 'any from 0'})")
+                coords.append(number)
+        if problems:
+            raise FrameIndexError(f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written.")
+        return tuple(coords)
+
+    def text(self, coords: Sequence[int]) -> str:
+        """"t=3 p=right c=GFP"."""
+        parts = []
+        for dimension, number in zip(self._loop, coords, strict=True):
+            names = dimension.item_names
+            parts.append(f"{dimension.name}={names[number] if number < len(names) else number}")
+        return " ".join(parts) or "the only place"

@@ -1,0 +1,128 @@
+"""Backends by entry point, and which of them writes a plan, with the reasons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+from scopestream.contract import Backend
+from scopestream.errors import BackendNotFoundError, MemoryLimitError, PlanError
+from scopestream.plan import BackendFit, LayoutPlan, WriteUnit, make_plan
+from scopestream.settings import AcquisitionSettings
+
+GROUP = "scopestream.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The plan, and the backend that writes it."""
+
+    plan: LayoutPlan
+    backend: Backend
+
+
+def backend_names() -> list[str]:
+    """Names of all registered backends, installed libraries or not."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of that name. Raises BackendNotFoundError, with what is there, when no distribution has it."""
+    for point in entry_points(group=GROUP, name=name):
+        try:
+            backend: Backend = point.load()()
+        except Exception as error:
+            raise BackendNotFoundError(f"Backend {name!r} ({point.value}) cannot be loaded: {error!r}") from error
+        return backend
+    raise BackendNotFoundError(f"There is no backend {name!r}; there are {', '.join(backend_names())}.")
+
+
+def missing_library(backend: Backend) -> str | None:
+    """A sentence when a library of the backend is not installed."""
+    missing = [module for module in backend.requires if find_spec(module) is None]
+    if not missing:
+        return None
+    return (
+        f"Backend {backend.name!r} needs {', '.join(missing)}, which is not installed: "
+        f"pip install 'scopestream[{backend.extra}]'"
+    )
+
+
+def resolve(settings: AcquisitionSettings) -> Resolution:
+    """The plan and its backend: the one that was asked for, or the best of all.
+
+    Raises BackendNotFoundError, PlanError or MemoryLimitError with every reason.
+    """
+    if settings.backend != "auto":
+        backend = load_backend(settings.backend)
+        if (missing := missing_library(backend)) is not None:
+            raise BackendNotFoundError(missing)
+        plan, fit = _fit(settings, backend)
+        _raise_unless_fit(fit, settings)
+        return Resolution(replace(plan, backend=backend.name, reason="as the settings say", fits=(fit,)), backend)
+    tried, absent = [], []
+    for name in backend_names():
+        try:
+            backend = load_backend(name)
+        except BackendNotFoundError as error:  # somebody's broken backend must not stop the others
+            absent.append(BackendFit(name=name, peak_bytes=0, problems=(str(error),)))
+            continue
+        if missing_library(backend) is None:
+            tried.append((*_fit(settings, backend), backend))
+    fits = (*(fit for _, fit, _ in tried), *absent)
+    usable = [entry for entry in tried if not entry[1].problems]
+    if not usable:
+        reasons = "\n".join(f"  {fit.name}: {'; '.join(fit.problems)}" for fit in fits)
+        error = MemoryLimitError if any("memory_limit" in reasons_ for fit in fits for reasons_ in fit.problems) else PlanError
+        raise error(f"No backend can write these settings; nothing was written.\n{reasons}")
+    plan, fit, backend = min(usable, key=lambda entry: _preference(*entry))
+    others = f"; of {', '.join(sorted(fit.name for _, fit, _ in usable))}" if len(usable) > 1 else ""
+    reason = f"stores each {plan.unit} as it comes and holds the least memory{others}"
+    return Resolution(replace(plan, backend=backend.name, reason=reason, fits=fits), backend)
+
+
+def _preference(plan: LayoutPlan, fit: BackendFit, backend: Backend) -> tuple[object, ...]:
+    """Smaller is better: readable while it grows, any order, small units, little memory; then by name."""
+    can = backend.capabilities
+    units = list(WriteUnit)
+    return (not can.live_read, not can.any_order, units.index(plan.unit), fit.peak_bytes, fit.name)
+
+
+def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, BackendFit]:
+    plan = make_plan(settings, backend)
+    problems = [*_beyond_capabilities(plan, backend), *backend.check(plan)]
+    if plan.peak_bytes > settings.memory_limit:
+        problems.append(
+            f"it must hold {plan.peak_bytes} bytes, memory_limit is {int(settings.memory_limit)}: "
+            + ("make shards smaller or raise memory_limit" if plan.unit is not WriteUnit.FRAME else "raise memory_limit")
+        )
+    return plan, BackendFit(name=backend.name, peak_bytes=plan.peak_bytes, problems=tuple(problems))
+
+
+def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
+    can, settings = backend.capabilities, plan.settings
+    problems = []
+    if settings.codec.name not in can.codecs:
+        problems.append(f"it does not offer codec {settings.codec.name!r}, only {', '.join(sorted(can.codecs))}")
+    if settings.scheme not in can.schemes:
+        problems.append(f"it cannot write to {settings.scheme}://, only to {', '.join(sorted(can.schemes))}")
+    if plan.arrays[0].growable and not can.growable:
+        problems.append("it needs to know the count of every dimension")
+    return problems
+
+
+def _raise_unless_fit(fit: BackendFit, settings: AcquisitionSettings) -> None:
+    if not fit.problems:
+        return
+    error = MemoryLimitError if fit.peak_bytes > settings.memory_limit else PlanError
+    raise error(f"Backend {fit.name!r} cannot write these settings: {'; '.join(fit.problems)}. Nothing was written.")
+
+
+def n_writer_threads(backend: Backend, plan: LayoutPlan) -> int:
+    """Threads that help: one where order counts or bytes only pass through, all cores where they are compressed."""
+    if not backend.capabilities.concurrent or plan.settings.codec.name == "none":
+        return 1
+    return max(1, min(os.cpu_count() or 1, 8))

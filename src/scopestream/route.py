@@ -1,0 +1,54 @@
+"""Frame number <-> (image, storage index). Integers only, the same few operations for any frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from scopestream.plan import LayoutPlan
+
+_UNBOUNDED = 1 << 62  # more frames than any clock will see; lets the unbounded axis share the arithmetic
+
+
+class Route:
+    """Where each frame of a plan belongs.
+
+    number  of a frame in acquisition order, from 0
+    coords  one integer for each dimension before the frame, in acquisition order
+    image   number in `plan.images`
+    index   one integer for each axis before the frame, in storage order
+    """
+
+    def __init__(self, plan: LayoutPlan) -> None:
+        loop = plan.loop
+        counts = tuple(dimension.count or _UNBOUNDED for dimension in loop)
+        strides = tuple(prod(counts[axis + 1 :]) for axis in range(len(counts)))
+        place = {dimension.name: axis for axis, dimension in enumerate(loop)}
+        series = tuple(place[dimension.name] for dimension in plan.series_dimensions)
+        self._steps = tuple(zip(strides, counts, strict=True))
+        self._index_steps = tuple(self._steps[place[axis.name]] for axis in plan.settings.axes[:-2])
+        self._image_steps = tuple(
+            (*self._steps[axis], prod(counts[other] for other in series[i + 1 :])) for i, axis in enumerate(series)
+        )
+        self.names = tuple(place)
+        self.n_frames = plan.n_frames
+
+    def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
+        """(image, index) of a frame."""
+        image = 0
+        for stride, count, weight in self._image_steps:
+            image += number // stride % count * weight
+        return image, tuple([number // stride % count for stride, count in self._index_steps])
+
+    def number(self, image: int, index: Sequence[int]) -> int:
+        """The frame at `index` of `image`."""
+        total = sum(i * stride for i, (stride, _) in zip(index, self._index_steps, strict=True))
+        return total + sum(image // weight % count * stride for stride, count, weight in self._image_steps)
+
+    def coords(self, number: int) -> tuple[int, ...]:
+        """The place of a frame in acquisition order."""
+        return tuple([number // stride % count for stride, count in self._steps])
+
+    def number_at(self, coords: Sequence[int]) -> int:
+        """The frame at `coords`, which must be in range."""
+        return sum(i * stride for i, (stride, _) in zip(coords, self._steps, strict=True))

@@ -1,0 +1,110 @@
+"""Chunk and shard shapes: what "auto", a size in bytes, or named sizes come to. Pure arithmetic.
+
+The rules, which `docs/guide/layout.md` explains to users:
+
+* A chunk is one frame deep. A frame of at most 4 MB is one chunk; a larger one is cut into tiles with sides that are
+  powers of two, the largest of at most 4 MB that pad the frame by no more than an eighth.
+* A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB. An axis that
+  does not fit whole is cut into equal parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
+
+CHUNK_BYTES = 4 * 2**20
+SHARD_BYTES = 512_000_000
+_MAX_PADDING = 1.125
+_SIDES = (4096, 2048, 1024, 512, 256, 128, 64)
+
+
+def round_up(size: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `size`."""
+    return -(-size // step) * step
+
+
+def tile_shape(frame: tuple[int, int], itemsize: int, max_bytes: int, within: tuple[int | None, int | None] = (None, None)) -> tuple[int, int]:
+    """(Y, X) of the tiles of a frame.
+
+    frame     (Y, X) in pixels
+    max_bytes of one tile, uncompressed
+    within    sides that tiles must divide (an explicit shard), or None
+    """
+    best: tuple[tuple[float, ...], tuple[int, int]] | None = None
+    for height in _sides(frame[0], within[0]):
+        for width in _sides(frame[1], within[1]):
+            padding = round_up(frame[0], height) * round_up(frame[1], width) / prod(frame)
+            area = height * width
+            fits = area * itemsize <= max_bytes
+            # In order: fits, pads little, large, square, wide.
+            rank = (fits, padding <= _MAX_PADDING, area if fits else -area, -abs(height - width), width)
+            if best is None or rank > best[0]:
+                best = (rank, (height, width))
+    if best is None:
+        raise ValueError(f"no tile divides a shard of {within} pixels; give chunks for the frame axes too")
+    return best[1]
+
+
+def _sides(size: int, divides: int | None) -> list[int]:
+    sides = [side for side in _SIDES if side < size] + [size]
+    return sides if divides is None else [side for side in {*sides, divides} if divides % side == 0]
+
+
+def chunk_shape(
+    axes: Sequence[str],
+    counts: Sequence[int | None],
+    itemsize: int,
+    wanted: int | str | Mapping[str, int],
+    shards: object,
+) -> tuple[int, ...]:
+    """Shape of the chunks in storage order; `wanted` is "auto", bytes, or sizes by name."""
+    named = dict(wanted) if isinstance(wanted, Mapping) else {}
+    frame = (counts[-2] or 1, counts[-1] or 1)
+    within = tuple(shards.get(name) for name in axes[-2:]) if isinstance(shards, Mapping) else (None, None)
+    free = (None if axes[-2] in named else within[0], None if axes[-1] in named else within[1])
+    max_bytes = wanted if isinstance(wanted, int) else CHUNK_BYTES
+    tile = tile_shape(frame, itemsize, max_bytes, free)
+    return tuple(named.get(name, 1) for name in axes[:-2]) + tuple(
+        named.get(name, side) for name, side in zip(axes[-2:], tile, strict=True)
+    )
+
+
+def shard_shape(
+    axes: Sequence[str],
+    counts: Sequence[int | None],
+    chunks: Sequence[int],
+    arrival: Sequence[int],
+    itemsize: int,
+    wanted: int | str | Mapping[str, int],
+) -> tuple[int, ...]:
+    """Shape of the shards in storage order.
+
+    arrival  the axes before the frame by number, in the order in which they arrive, slowest first
+    wanted   "auto", bytes, or sizes by name
+    Raises ValueError when chunks do not divide the shards.
+    """
+    n_before = len(axes) - 2
+    shape = list(chunks[:n_before]) + [round_up(counts[axis] or 1, chunks[axis]) for axis in (-2, -1)]
+    if isinstance(wanted, Mapping):
+        for axis, name in enumerate(axes):
+            size = wanted.get(name, shape[axis])
+            if size % chunks[axis]:
+                raise ValueError(f"chunks of {chunks[axis]} do not divide shards of {size} along {name!r}")
+            count = counts[axis]
+            # A shard that reaches past the end of an axis would only be a larger file with a larger index.
+            shape[axis] = size if count is None else min(size, round_up(count, chunks[axis]))
+        return tuple(shape)
+    max_bytes = wanted if isinstance(wanted, int) else SHARD_BYTES
+    for axis in reversed(arrival):
+        room = max_bytes // (prod(shape) // shape[axis] * itemsize * chunks[axis])  # in chunks along this axis
+        count = counts[axis]
+        if count is not None and room >= ceil(count / chunks[axis]):
+            shape[axis] = round_up(count, chunks[axis])
+            continue
+        if room >= 1:
+            parts = 1 if count is None else ceil(count / (room * chunks[axis]))
+            even = room * chunks[axis] if count is None else ceil(count / parts)
+            shape[axis] = round_up(even, chunks[axis])
+        break
+    return tuple(shape)
