@@ -1,0 +1,261 @@
+"""The conformance suite: every promise that a backend makes, checked through the public API.
+
+```python
+from scopestream.testing import BackendConformance
+
+class TestMyBackend(BackendConformance):
+    backend = "my-backend"
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from scopestream.contract import WriteUnit
+from scopestream.errors import FrameIndexError, FrameMismatchError, PlanError
+from scopestream.framelog import read_frames
+from scopestream.plan import LayoutPlan, make_plan
+from scopestream.pyramid import halve
+from scopestream.registry import load_backend
+from scopestream.route import Route
+from scopestream.settings import AcquisitionSettings
+from scopestream.stream import open_stream
+from scopestream.testing.frames import acquire, expected_images, stamped_frame
+from scopestream.testing.readers import describe_mismatch, read_array, reader_other_than
+
+Y, X = 70, 97  # odd on purpose: tiles are cut at both edges, levels are rounded
+
+
+def _dims(**counts: int | None) -> list[dict[str, Any]]:
+    return [{"name": name, "count": count} for name, count in counts.items()] + [
+        {"name": "y", "count": Y},
+        {"name": "x", "count": X},
+    ]
+
+
+_POSITIONS = [{"name": "left", "x": 0.0, "y": 0.0}, {"name": "right", "x": 250.0, "y": 0.0}]
+_WELLS = [
+    {"name": "A1 first", "row": "A", "column": 1},
+    {"name": "A1 second", "row": "A", "column": 1},
+    {"name": "H12", "row": "H", "column": 12},
+]
+_TILES = {"y": 32, "x": 32}
+_PLATE = {"rows": list("ABCDEFGH"), "columns": [str(number) for number in range(1, 13)]}
+
+#: name -> settings besides path, dtype and backend
+LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "single frame": {"dimensions": _dims()},
+    "time": {"dimensions": _dims(t=5)},
+    "five axes": {"dimensions": _dims(t=3, c=2, z=4), "chunks": _TILES},
+    "arrives as t z c": {"dimensions": _dims(t=2, z=3, c=2), "chunks": _TILES, "shards": {"z": 3, "c": 2}},
+    "arrives as z c t": {"dimensions": _dims(z=3, c=2, t=2)},
+    "positions outside": {"dimensions": [{"name": "p", "coords": _POSITIONS}, *_dims(t=3, c=2)]},
+    "positions inside": {"dimensions": [*_dims(t=3)[:1], {"name": "p", "coords": _POSITIONS}, *_dims(c=2)]},
+    "positions innermost": {"dimensions": [*_dims(t=3, c=2)[:2], {"name": "p", "coords": _POSITIONS}, *_dims()]},
+    "plate": {"dimensions": [{"name": "p", "coords": _WELLS}, *_dims(c=2)], "plate": _PLATE},
+    "plate, time outside": {
+        "dimensions": [*_dims(t=3)[:1], {"name": "p", "coords": _WELLS}, *_dims(z=2)],
+        "plate": _PLATE,
+        "shards": {"t": 2, "z": 2},
+    },
+    "six axes": {"dimensions": _dims(t=2, angle=2, c=2, z=2)},
+    "tiles": {"dimensions": _dims(t=5), "chunks": _TILES, "shards": {"t": 4}},
+    "several files a frame": {"dimensions": _dims(t=5), "chunks": _TILES, "shards": {"t": 2, "y": 64, "x": 32}},
+    "deep chunks": {"dimensions": _dims(t=2, z=7), "chunks": {"z": 3, **_TILES}, "shards": {"t": 2, "z": 6}},
+    "deep along two axes": {"dimensions": _dims(t=5, z=3), "chunks": {"t": 2, "z": 2, **_TILES}, "shards": {"t": 4}},
+    "without shards": {"dimensions": _dims(t=3), "chunks": _TILES, "shards": None},
+    "without shards, deep": {"dimensions": _dims(t=5), "chunks": {"t": 2, **_TILES}, "shards": None},
+    "whole rows": {"dimensions": _dims(t=5), "chunks": {"y": 32, "x": X}, "shards": {"t": 2}},
+}
+_CODECS = ("none", "zstd", "blosc-zstd", "blosc-lz4")
+_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+
+
+class BackendConformance:
+    """Subclass it in a test module and name the backend.
+
+    backend  as registered under the entry point group `scopestream.backends`
+    """
+
+    backend: ClassVar[str]
+
+    # -- what comes in is what is read back -------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("codec", _CODECS)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_frames_are_read_back_exactly(self, tmp_path: Path, layout: str, codec: str) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec))
+
+    @pytest.mark.parametrize("dtype", _DTYPES)
+    def test_every_dtype(self, tmp_path: Path, dtype: str) -> None:
+        self._check(self.settings(tmp_path, dtype=dtype, **LAYOUTS["tiles"]))
+
+    @pytest.mark.parametrize("shuffle", ["none", "byte", "bit"])
+    def test_every_shuffle_of_blosc(self, tmp_path: Path, shuffle: str) -> None:
+        codec = {"name": "blosc-lz4", "level": 3, "shuffle": shuffle}
+        self._check(self.settings(tmp_path, **LAYOUTS["tiles"], codec=codec))
+
+    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "plate, time outside"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_skipped_frames_read_as_zeros_and_shift_nothing(self, tmp_path: Path, layout: str, codec: str) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec), skipped={0, 4, 5})
+
+    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "without shards, deep", "time"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_an_acquisition_that_ends_early_keeps_what_came(self, tmp_path: Path, layout: str, codec: str) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec), n_frames=3)
+
+    def test_an_acquisition_without_frames_is_still_a_dataset(self, tmp_path: Path) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS["positions inside"]), n_frames=0)
+
+    @pytest.mark.parametrize("n_frames", [1, 8, 11])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    @pytest.mark.parametrize(
+        ("chunks", "shards"), [(_TILES, {"t": 4}), ({"t": 2, **_TILES}, {"t": 4}), ({"t": 2, **_TILES}, None)]
+    )
+    def test_an_unbounded_axis_ends_with_the_last_frame(
+        self, tmp_path: Path, chunks: Mapping[str, int], shards: Mapping[str, int] | None, codec: str, n_frames: int
+    ) -> None:
+        dimensions = _dims(t=None, c=1)
+        settings = self.settings(tmp_path, dimensions=dimensions, chunks=chunks, shards=shards, codec=codec)
+        self._check(settings, n_frames=n_frames)
+
+    def test_an_unbounded_axis_with_positions_inside(self, tmp_path: Path) -> None:
+        dimensions = [{"name": "t", "count": None}, {"name": "p", "coords": _POSITIONS}, *_dims(c=2)]
+        self._check(self.settings(tmp_path, dimensions=dimensions, shards={"t": 2}), n_frames=11)
+
+    @pytest.mark.parametrize("layout", ["five axes", "positions inside", "deep chunks"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-zstd"])
+    def test_levels_are_the_mean_of_the_level_before(self, tmp_path: Path, layout: str, codec: str) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=3))
+
+    # -- order ------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "arrives as t z c"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_frames_may_come_in_any_order(self, tmp_path: Path, layout: str, codec: str) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec)
+        if not load_backend(self.backend).capabilities.any_order:
+            pytest.skip(f"{self.backend} does not declare any_order")
+        with open_stream(settings) as stream:
+            route, total = Route(stream.plan), stream.plan.n_frames
+            assert total is not None
+            for number in np.random.default_rng(1).permutation(total).tolist():
+                index = dict(zip(route.names, route.coords(number), strict=True))
+                stream.write(stamped_frame(number, (Y, X), settings.dtype), index=index)
+        self._compare(stream.plan, set(range(total)))
+
+    def test_a_backend_that_needs_order_refuses_a_late_frame_and_keeps_the_rest(self, tmp_path: Path) -> None:
+        if load_backend(self.backend).capabilities.any_order:
+            pytest.skip(f"{self.backend} declares any_order")
+        settings = self.settings(tmp_path, **LAYOUTS["time"])
+        with open_stream(settings) as stream:
+            stream.write(stamped_frame(2, (Y, X), settings.dtype), index={"t": 2})
+            with pytest.raises(FrameIndexError, match="acquisition order only"):
+                stream.write(stamped_frame(1, (Y, X), settings.dtype), index={"t": 1})
+            stream.write(stamped_frame(4, (Y, X), settings.dtype), index={"t": 4})
+        self._compare(stream.plan, {2, 4})
+
+    def test_a_refused_frame_keeps_its_slot(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS["time"])
+        with open_stream(settings) as stream:
+            stream.append(stamped_frame(0, (Y, X), settings.dtype))
+            with pytest.raises(FrameMismatchError, match="the 1 frames before it are safe"):
+                stream.append(stamped_frame(1, (Y, X + 1), settings.dtype))
+            for number in range(1, 5):
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+        self._compare(stream.plan, set(range(5)))
+
+    # -- while it grows ---------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["tiles", "deep chunks", "without shards, deep"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_flushed_frames_are_read_while_the_rest_is_missing(self, tmp_path: Path, layout: str, codec: str) -> None:
+        if not load_backend(self.backend).capabilities.live_read:
+            pytest.skip(f"{self.backend} does not declare live_read")
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec)
+        with open_stream(settings) as stream:
+            for number in range(stream.plan.n_frames or 0):
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.flush()
+                self._compare(stream.plan, set(range(number + 1)))
+        self._compare(stream.plan, set(range(stream.plan.n_frames or 0)))
+
+    def test_arrays_exist_before_the_first_frame(self, tmp_path: Path) -> None:
+        with open_stream(self.settings(tmp_path, **LAYOUTS["positions inside"])) as stream:
+            for array in stream.plan.arrays:
+                document = json.loads((stream.plan.root / array.path / "zarr.json").read_text())
+                assert document["node_type"] == "array"
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
+    def test_close_is_idempotent(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS["time"])
+        stream = open_stream(settings)
+        acquire(settings, 2, stream=stream)
+        stream.close()
+        stream.close()
+        self._compare(stream.plan, {0, 1})
+
+    def test_the_log_has_every_frame_once(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS["positions inside"])
+        plan = acquire(settings, skipped={3})
+        records = {record["frame"]: record for record in read_frames(plan.root)}
+        route = Route(plan)
+        assert sorted(records) == list(range(plan.n_frames or 0))
+        for number, record in records.items():
+            assert record["status"] == ("skipped" if number == 3 else "written")
+            assert record["image"] == plan.images[route.locate(number)[0]].path
+            assert record["index"] == dict(zip(route.names, route.coords(number), strict=True))
+
+    def test_unit_and_capabilities_agree(self, tmp_path: Path) -> None:
+        backend = load_backend(self.backend)
+        assert backend.name == self.backend
+        plan = make_plan(self.settings(tmp_path, **LAYOUTS["deep chunks"]), backend)
+        if not backend.capabilities.any_order:
+            assert plan.unit is WriteUnit.FRAME, "blocks that must come in order cannot be flushed before they are final"
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def settings(self, tmp_path: Path, *, dtype: str = "uint16", **fields: Any) -> AcquisitionSettings:
+        """Settings for this backend, with a dataset below `tmp_path`."""
+        path = tmp_path / "test.ome.zarr"
+        return AcquisitionSettings(path=str(path), dtype=dtype, backend=self.backend, **fields)
+
+    def _check(self, settings: AcquisitionSettings, n_frames: int | None = None, skipped: set[int] | None = None) -> None:
+        """Write and read back; or, where the backend says that it cannot, see that it says so and writes nothing."""
+        skipped = skipped or set()
+        backend = load_backend(self.backend)
+        plan = make_plan(settings, backend)
+        if settings.codec.name not in backend.capabilities.codecs or backend.check(plan):
+            with pytest.raises(PlanError, match=self.backend):
+                open_stream(settings)
+            assert not plan.root.exists()
+            return
+        acquire(settings, n_frames, skipped=skipped)
+        total = plan.n_frames if n_frames is None else n_frames
+        assert total is not None
+        self._compare(plan, set(range(total)) - skipped)
+
+    def _compare(self, plan: LayoutPlan, came: set[int]) -> None:
+        """Every level of every image, read by another library, against the model of these frames."""
+        frame_shape, dtype = plan.settings.frame_shape, plan.settings.dtype
+        frames = {number: stamped_frame(number, frame_shape, dtype) for number in came}
+        reader = reader_other_than(self.backend)
+        for image, model in zip(plan.images, expected_images(plan, frames), strict=True):
+            level_model = model
+            for level, number in enumerate(image.arrays):
+                found = read_array(plan.root / plan.arrays[number].path, reader)
+                level_model = halve(level_model) if level else level_model
+                if plan.arrays[number].growable and found.shape[1:] == level_model.shape[1:]:
+                    # While it grows, the visible shape may be ahead of the frames, in whole files.
+                    assert not found[len(level_model) :].any()
+                    found = found[: len(level_model)]
+                assert not (wrong := describe_mismatch(level_model, found)), f"{plan.arrays[number].path}: {wrong}"
