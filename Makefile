@@ -1,7 +1,7 @@
 # Each target does its own set-up: a virtual environment in .venv, filled again only when pyproject.toml changes.
 # PYTHON chooses the interpreter that makes it, PYTEST what pytest is told: make test PYTEST="-k route"
 PYTHON ?= python3
-PYTEST ?= -n 2 --dist loadgroup
+PYTEST ?= -n 2
 
 VENV := .venv
 ifeq ($(OS),Windows_NT)

@@ -137,6 +137,8 @@ class Dimension(Model):
         if coords is None and values["type"] == "position" and isinstance(values.get("count"), int):
             coords = [str(number) for number in range(values["count"])]
         if isinstance(coords, (list, tuple)):
+            if not coords:
+                raise ValueError(f"dimension {values.get('name')!r}: coords is empty")
             if values["type"] == "position":
                 coords = [_position_from(item, number) for number, item in enumerate(coords)]
             elif values["type"] == "channel":
@@ -162,11 +164,9 @@ class Dimension(Model):
     def _agrees_with_itself(self) -> Dimension:
         problems = []
         if self.coords is not None:
-            if not self.coords:
-                problems.append("coords is empty")
-            elif self.count != len(self.coords):
+            if self.count != len(self.coords):
                 problems.append(f"count is {self.count}, but coords has {len(self.coords)} items")
-            if (self.type == "position") != isinstance(next(iter(self.coords), None), Position) and self.coords:
+            if (self.type == "position") != isinstance(self.coords[0], Position):
                 problems.append(f"coords of a {self.type} dimension are {type(self.coords[0]).__name__} items")
             names = self.item_names
             if duplicates := sorted({name for name in names if names.count(name) > 1}):

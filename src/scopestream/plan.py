@@ -14,7 +14,6 @@ from typing import Literal, Protocol
 import numpy as np
 
 from scopestream.dimensions import Codec, Dimension, DimensionType, Position
-from scopestream.errors import PlanError
 from scopestream.settings import AcquisitionSettings
 from scopestream.tiling import SHARD_BYTES, chunk_shape, round_up, shard_shape
 
@@ -181,7 +180,7 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     """The layout of `settings` for a backend with these needs.
 
     Only `shards="auto"` depends on the backend: where whole shards are held in memory they are made small enough for
-    `memory_limit`. Raises PlanError when no layout fits the settings.
+    `memory_limit`.
     """
     axes = settings.axes
     names = tuple(axis.name for axis in axes)
@@ -190,10 +189,7 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     dtype = np.dtype(settings.dtype)
     groups = _image_groups(settings)
     n_levels = _n_levels(settings)
-    try:
-        chunks = chunk_shape(names, counts, dtype.itemsize, settings.chunks, settings.shards)
-    except ValueError as error:
-        raise PlanError(str(error)) from None
+    chunks = chunk_shape(names, counts, dtype.itemsize, settings.chunks, settings.shards)
 
     def geometry(shards: tuple[int, ...] | None, level: int) -> ArrayPlan:
         shape = tuple(count or 0 for count in counts[:-2]) + tuple(ceil(count / 2**level) for count in settings.frame_shape)
@@ -210,10 +206,7 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
 
     shards: tuple[int, ...] | None = None
     if settings.shards is not None:
-        try:
-            shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, settings.shards)
-        except ValueError as error:
-            raise PlanError(str(error)) from None
+        shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, settings.shards)
         max_bytes = SHARD_BYTES
         while settings.shards == "auto" and peak_of(geometry(shards, 0)) > settings.memory_limit and max_bytes > 1:
             max_bytes //= 2

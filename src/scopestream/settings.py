@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
 
 from scopestream.dimensions import Codec, Dimension, Model, Plate
 
@@ -102,7 +102,7 @@ class AcquisitionSettings(Model):
     path: str
     dtype: Annotated[str, BeforeValidator(_dtype_name)]
     dimensions: tuple[Dimension, ...]
-    plate: Plate | None = None
+    plate: Plate | None = Field(default=None, validate_default=True)  # wells may be named without it
     storage_order: Literal["ome", "acquisition"] | tuple[str, ...] = "ome"
     chunks: Tiling = "auto"
     shards: Tiling | None = "auto"
@@ -196,8 +196,8 @@ class AcquisitionSettings(Model):
         return resolve(self).plan
 
     def to_yaml(self) -> str:
-        """The settings as YAML, without what is at its default."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json", exclude_none=False), sort_keys=False)
+        """All settings as YAML."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
         return text
 
     @classmethod

@@ -3,7 +3,8 @@
 The rules, which `docs/guide/layout.md` explains to users:
 
 * A chunk is one frame deep. A frame of at most 4 MB is one chunk; a larger one is cut into tiles with sides that are
-  powers of two, the largest of at most 4 MB that pad the frame by no more than an eighth.
+  powers of two: 1 to 4 MB and as square as may be, smaller only where that would pad the frame by more than an
+  eighth.
 * A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB. An axis that
   does not fit whole is cut into equal parts.
 """
@@ -16,6 +17,8 @@ from math import ceil, prod
 CHUNK_BYTES = 4 * 2**20
 SHARD_BYTES = 512_000_000
 _MAX_PADDING = 1.125
+_GOOD_CHUNK_BYTES = 2**20
+_SMALL_SIDE = 512  # a frame this narrow is not cut along that side
 _SIDES = (4096, 2048, 1024, 512, 256, 128, 64)
 
 
@@ -24,30 +27,35 @@ def round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def tile_shape(frame: tuple[int, int], itemsize: int, max_bytes: int, within: tuple[int | None, int | None] = (None, None)) -> tuple[int, int]:
+def tile_shape(
+    frame: tuple[int, int], itemsize: int, max_bytes: int, within: tuple[int | None, int | None] = (None, None)
+) -> tuple[int, int]:
     """(Y, X) of the tiles of a frame.
 
     frame     (Y, X) in pixels
     max_bytes of one tile, uncompressed
     within    sides that tiles must divide (an explicit shard), or None
     """
+    if prod(frame) * itemsize <= max_bytes and within == (None, None):
+        return frame
     best: tuple[tuple[float, ...], tuple[int, int]] | None = None
     for height in _sides(frame[0], within[0]):
         for width in _sides(frame[1], within[1]):
             padding = round_up(frame[0], height) * round_up(frame[1], width) / prod(frame)
-            area = height * width
-            fits = area * itemsize <= max_bytes
-            # In order: fits, pads little, large, square, wide.
-            rank = (fits, padding <= _MAX_PADDING, area if fits else -area, -abs(height - width), width)
+            n_bytes = height * width * itemsize
+            fits = n_bytes <= max_bytes
+            aspect = max(height, width) / min(height, width)
+            # In order: fits, pads little, is not small, is square, is large, is wide.
+            size = min(n_bytes, _GOOD_CHUNK_BYTES) if fits else -n_bytes
+            rank = (fits, padding <= _MAX_PADDING, size, -aspect, n_bytes, width)
             if best is None or rank > best[0]:
                 best = (rank, (height, width))
-    if best is None:
-        raise ValueError(f"no tile divides a shard of {within} pixels; give chunks for the frame axes too")
+    assert best is not None, "a side that must be divided divides itself"
     return best[1]
 
 
 def _sides(size: int, divides: int | None) -> list[int]:
-    sides = [side for side in _SIDES if side < size] + [size]
+    sides = [side for side in _SIDES if side < size] + ([size] if size <= _SMALL_SIDE else [])
     return sides if divides is None else [side for side in {*sides, divides} if divides % side == 0]
 
 
@@ -81,16 +89,13 @@ def shard_shape(
     """Shape of the shards in storage order.
 
     arrival  the axes before the frame by number, in the order in which they arrive, slowest first
-    wanted   "auto", bytes, or sizes by name
-    Raises ValueError when chunks do not divide the shards.
+    wanted   "auto", bytes, or sizes by name, which the chunks divide
     """
     n_before = len(axes) - 2
     shape = list(chunks[:n_before]) + [round_up(counts[axis] or 1, chunks[axis]) for axis in (-2, -1)]
     if isinstance(wanted, Mapping):
         for axis, name in enumerate(axes):
             size = wanted.get(name, shape[axis])
-            if size % chunks[axis]:
-                raise ValueError(f"chunks of {chunks[axis]} do not divide shards of {size} along {name!r}")
             count = counts[axis]
             # A shard that reaches past the end of an axis would only be a larger file with a larger index.
             shape[axis] = size if count is None else min(size, round_up(count, chunks[axis]))

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
 import tensorstore
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = {"inplace", "tensorstore", "acquire-zarr", "zarr-python", "zarrs"}
 LIBRARIES = ("tensorstore", "acquire_zarr", "zarr", "zarrs")
 
-# Downloads, on a machine that may have a slow network. The groups keep pytest-xdist from making anything twice.
+# Downloads, on a machine that may have a slow network.
 pytestmark = pytest.mark.timeout(400)
-of_wheel = pytest.mark.xdist_group("wheel")
-of_editable = pytest.mark.xdist_group("editable")
 
 WRITE = """
 import numpy as np
@@ -73,26 +75,42 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills in one of the processes of pytest-xdist, for all of them."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with scopestream and the core dependencies, and an empty folder to work in."""
+    """A virtual environment with scopestream and the core dependencies."""
 
     path: Path
-    work: Path
 
     def command(self, name: str) -> Path:
         return self.path / ("Scripts" if sys.platform == "win32" else "bin") / name
 
-    def python(self, code: str) -> str:
-        return run(self.command("python"), "-I", "-W", "error", "-c", code, cwd=self.work)
+    def python(self, code: str, cwd: Path) -> str:
+        return run(self.command("python"), "-I", "-W", "error", "-c", code, cwd=cwd)
 
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an sdist, and the wheel that was built from this sdist."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
-    return folder
+
+    def build(folder: Path) -> None:
+        run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+
+    return once(tmp_path_factory, "dist", build)
 
 
 @pytest.fixture(scope="session")
@@ -101,21 +119,18 @@ def wheel(dist: Path) -> Path:
     return wheel
 
 
-@pytest.fixture(
-    scope="session", params=[pytest.param("wheel", marks=of_wheel), pytest.param("editable", marks=of_editable)]
-)
+@pytest.fixture(scope="session", params=["wheel", "editable"])
 def core_only(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """scopestream as `pip install` leaves it, from the wheel and from the working tree, without any extra."""
-    folder = tmp_path_factory.mktemp(request.param)
-    environment = Environment(folder / "venv", folder / "work")
-    environment.work.mkdir()
-    venv.create(environment.path, with_pip=True)
-    what = ["--editable", ROOT] if request.param == "editable" else [request.getfixturevalue("wheel")]
-    run(environment.command("python"), "-m", "pip", "install", "--quiet", *what, cwd=environment.work)
-    return environment
+
+    def install(folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        what = ["--editable", ROOT] if request.param == "editable" else [request.getfixturevalue("wheel")]
+        run(Environment(folder).command("python"), "-m", "pip", "install", "--quiet", *what, cwd=folder)
+
+    return Environment(once(tmp_path_factory, f"venv-{request.param}", install))
 
 
-@of_wheel
 def test_wheel_holds_both_packages_with_their_types(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -132,7 +147,6 @@ def test_wheel_holds_both_packages_with_their_types(wheel: Path) -> None:
     }
 
 
-@of_wheel
 def test_wheel_registers_every_backend_and_the_command(wheel: Path) -> None:
     entry_points = ConfigParser(delimiters="=")
     with zipfile.ZipFile(wheel) as archive:
@@ -142,7 +156,6 @@ def test_wheel_registers_every_backend_and_the_command(wheel: Path) -> None:
     assert dict(entry_points["console_scripts"]) == {"scopestream": "scopestream.cli:app"}
 
 
-@of_wheel
 def test_sdist_holds_what_it_takes_to_build_test_and_document(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -161,31 +174,28 @@ def test_sdist_holds_what_it_takes_to_build_test_and_document(dist: Path) -> Non
     assert {"docs", "benchmarks"} <= {name.split("/")[0] for name in names}
 
 
-def test_core_alone_brings_no_backend_library(core_only: Environment) -> None:
-    assert core_only.python(INSTALLED).split() == []
+def test_core_alone_brings_no_backend_library(core_only: Environment, tmp_path: Path) -> None:
+    assert core_only.python(INSTALLED, tmp_path).split() == []
 
 
-def test_core_alone_writes_what_another_library_reads(core_only: Environment) -> None:
-    core_only.python(WRITE)
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(core_only.work / "small.ome.zarr" / "0")},
-    }
-    pixels = tensorstore.open(spec, read=True).result().read().result()
+def test_core_alone_writes_what_another_library_reads(core_only: Environment, tmp_path: Path) -> None:
+    core_only.python(WRITE, tmp_path)
+    store = {"driver": "file", "path": str(tmp_path / "small.ome.zarr" / "0")}
+    pixels = tensorstore.open({"driver": "zarr3", "kvstore": store}, read=True).result().read().result()
     np.testing.assert_array_equal(pixels, np.broadcast_to([[[1]], [[2]], [[3]]], (3, 32, 48)))
 
 
-def test_backend_without_its_library_names_the_extra(core_only: Environment) -> None:
+def test_backend_without_its_library_names_the_extra(core_only: Environment, tmp_path: Path) -> None:
     extras = {name: name.removesuffix("-python") for name in BACKENDS - {"inplace"}}
-    answers = dict(line.split(" -> ", 1) for line in core_only.python(ASK_FOR_ALL).splitlines())
+    answers = dict(line.split(" -> ", 1) for line in core_only.python(ASK_FOR_ALL, tmp_path).splitlines())
     assert answers.keys() == extras.keys()
     for name, answer in answers.items():
         assert f"scopestream[{extras[name]}]" in answer
-    assert not (core_only.work / "never.ome.zarr").exists()
+    assert not list(tmp_path.iterdir())
 
 
-def test_command_line_runs_with_the_core_alone(core_only: Environment) -> None:
-    listing = run(core_only.command("scopestream"), "backends", cwd=core_only.work)
+def test_command_line_runs_with_the_core_alone(core_only: Environment, tmp_path: Path) -> None:
+    listing = run(core_only.command("scopestream"), "backends", cwd=tmp_path)
     assert all(name in listing for name in BACKENDS)
 
 
