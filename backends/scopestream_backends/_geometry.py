@@ -68,7 +68,7 @@ class Geometry:
             for column in range(self.files[1]):
                 yield (row, column), rows, range(column * wide, min((column + 1) * wide, n_columns))
 
-    def runs(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[object, ...]]]:
+    def runs(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
         """What of a cut frame lies side by side in one file: (first chunk, where in the cut frame)."""
         wide = self.tiles_of_file[1]
         if self.n_deep > 1:  # only a slab of each chunk is of this frame

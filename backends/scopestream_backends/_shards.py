@@ -31,7 +31,8 @@ def index_bytes(n_chunks: int) -> int:
 def encode_index(index: np.ndarray) -> bytes:
     """(n_chunks, 2) uint64 -> little endian bytes with their CRC32C (Zarr v3 "sharding_indexed", "crc32c")."""
     data = index.astype("<u8", copy=False).tobytes()
-    return data + google_crc32c.value(data).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(4, "little")
 
 
 def write_at(file: int, data: bytes | memoryview, offset: int) -> None:
@@ -103,7 +104,9 @@ class FixedShard(ShardFile):
     sparse  False on file systems that would store the zeros: then the index is written by `finish`
     """
 
-    def __init__(self, path: Path, *, n_chunks: int, chunk_bytes: int, n_blocks: int, indexed: bool, sparse: bool) -> None:
+    def __init__(
+        self, path: Path, *, n_chunks: int, chunk_bytes: int, n_blocks: int, indexed: bool, sparse: bool
+    ) -> None:
         super().__init__(path, n_blocks)
         self._n_chunks = n_chunks
         self._chunk_bytes = chunk_bytes
@@ -153,7 +156,9 @@ class TailShard(ShardFile):
               after `flush` and `finish` only
     """
 
-    def __init__(self, path: Path, *, n_chunks: int, capacity: int, n_publish: int, n_blocks: int, sparse: bool) -> None:
+    def __init__(
+        self, path: Path, *, n_chunks: int, capacity: int, n_publish: int, n_blocks: int, sparse: bool
+    ) -> None:
         super().__init__(path, n_blocks)
         self._index = np.full((n_chunks, 2), MISSING, np.uint64)
         self._index_bytes = index_bytes(n_chunks)

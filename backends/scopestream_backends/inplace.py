@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -163,7 +163,13 @@ class InplaceSink:
         self._came(key, shard)
 
     def _write_encoded(
-        self, array: int, origin: tuple[int, ...], block: np.ndarray, encode: Callable[[np.ndarray], bytes], *, final: bool
+        self,
+        array: int,
+        origin: tuple[int, ...],
+        block: np.ndarray,
+        encode: Callable[[np.ndarray], bytes],
+        *,
+        final: bool,
     ) -> None:
         """Compress the chunks of a block and append them to their shards."""
         plan, geometry = self._arrays[array], self._geometry[array]
@@ -244,7 +250,7 @@ class InplaceSink:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _padded(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -262,8 +268,6 @@ def _encoder(array: ArrayPlan) -> Callable[[np.ndarray], bytes] | None:
     if codec.name == "none":
         return None
     if codec.name == "zstd":
-        return lambda chunk: zstd.compress(_bytes(chunk), codec.level)  # type: ignore[no-any-return]
+        return lambda chunk: zstd.compress(_bytes(chunk), codec.level)
     name, shuffle = codec.name.removeprefix("blosc-").encode(), _SHUFFLE[codec.shuffle]
-    return lambda chunk: blosc.compress(  # type: ignore[no-any-return]
-        _bytes(chunk), name, codec.level, shuffle, typesize=itemsize
-    )
+    return lambda chunk: blosc.compress(_bytes(chunk), name, codec.level, shuffle, typesize=itemsize)

@@ -108,7 +108,9 @@ class Assembler:
         key = (image, *origin)
         block = self._blocks.get(key)
         if block is None:
-            shape = tuple([e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)])
+            shape = tuple(
+                [e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)]
+            )
             filled = np.zeros(shape, bool)
             block = Block(image=image, origin=(*origin, 0, 0), filled=filled, n_open=filled.size)
         return key, block

@@ -26,7 +26,9 @@ class Delivery:
         self._locate = route.locate
         self._levels: Sequence[tuple[int, ...]] = [image.arrays for image in plan.images]
         self._growable = plan.arrays[0].growable
-        self._channel_axis = next((axis for axis, kind in enumerate(plan.arrays[0].types[:-2]) if kind == "channel"), None)
+        self._channel_axis = next(
+            (axis for axis, kind in enumerate(plan.arrays[0].types[:-2]) if kind == "channel"), None
+        )
         n_channels = 1 if self._channel_axis is None else plan.arrays[0].shape[self._channel_axis]
         self.contrast = Contrast(n_channels, plan.arrays[0].frame_shape)
 

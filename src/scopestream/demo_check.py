@@ -68,7 +68,11 @@ def compare(plan: LayoutPlan, checksums: Mapping[int, int], read: ReadFrame) -> 
     for number, expected in checksums.items():
         image, index = route.locate(number)
         frame = read(plan.images[image].arrays[0], index)
-        if frame.shape != plan.arrays[0].frame_shape or frame.dtype != plan.arrays[0].dtype or checksum(frame) != expected:
+        if (
+            frame.shape != plan.arrays[0].frame_shape
+            or frame.dtype != plan.arrays[0].dtype
+            or checksum(frame) != expected
+        ):
             different.append(number)
     return Comparison(len(checksums), tuple(different))
 

@@ -53,7 +53,8 @@ class MicroManagerCamera:
 
     def record(self, settings: AcquisitionSettings, take: TakeFrame) -> None:
         """Run the acquisition; `take` is called with each frame as it arrives, and its first error ends the run."""
-        mda, errors = self._core.mda, []
+        mda = self._core.mda
+        errors: list[Exception] = []
 
         def on_frame(frame: np.ndarray, event: Any, meta: Mapping[str, Any]) -> None:
             if errors:
@@ -119,8 +120,9 @@ def _sequence(settings: AcquisitionSettings) -> Any:
     if (c := dimensions.get("c")) is not None:
         plan["channels"] = [{"config": one.name, "exposure": _EXPOSURE_MS.get(one.name)} for one in c.channels]
     if (z := dimensions.get("z")) is not None:
-        # Relative to the stage position, and upwards from there, as in the settings.
-        plan["z_plan"] = {"relative": [z.scale * number for number in range(z.count or 0)]}
+        # Upwards from the stage position where there is one.
+        steps = [z.scale * number for number in range(z.count or 0)]
+        plan["z_plan"] = {"relative": steps} if p is not None else {"absolute": [z.origin + step for step in steps]}
     return useq.MDASequence(**plan)
 
 

@@ -18,11 +18,12 @@ def size_text(n_bytes: int | None) -> str:
 
 
 def shape_text(axes: tuple[str, ...], shape: tuple[int, ...] | None, growable: bool = False) -> str:
-    """"t=* c=2 y=512 x=512"."""
+    """ "t=* c=2 y=512 x=512"."""
     if shape is None:
         return "none"
     return " ".join(
-        f"{name}={'*' if growable and axis == 0 else size}" for axis, (name, size) in enumerate(zip(axes, shape, strict=True))
+        f"{name}={'*' if growable and axis == 0 else size}"
+        for axis, (name, size) in enumerate(zip(axes, shape, strict=True))
     )
 
 
@@ -33,7 +34,10 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
     rows = [
         ("path", settings.path),
         ("kind", plan.kind),
-        ("images", f"{len(plan.images)}" + (f" ({plan.images[0].name} ... {plan.images[-1].name})" if plan.images[1:] else "")),
+        (
+            "images",
+            f"{len(plan.images)}" + (f" ({plan.images[0].name} ... {plan.images[-1].name})" if plan.images[1:] else ""),
+        ),
         ("arrays", f"{len(plan.arrays)} ({levels} level{'s' * (levels > 1)} each)"),
         ("shape", shape_text(array.axes, array.shape, array.growable) + f"  {array.dtype}"),
         ("chunk", f"{shape_text(array.axes, array.chunks)}  {size_text(_nbytes(array.chunks, array.dtype.itemsize))}"),
@@ -50,7 +54,10 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
         ("backend", f"{plan.backend} ({plan.reason})" if plan.reason else plan.backend),
     ]
     rows += [
-        (f"peak memory, {fit.name}", "cannot: " + "; ".join(fit.problems) if fit.problems else size_text(fit.peak_bytes))
+        (
+            f"peak memory, {fit.name}",
+            "cannot: " + "; ".join(fit.problems) if fit.problems else size_text(fit.peak_bytes),
+        )
         for fit in sorted(plan.fits, key=lambda fit: fit.peak_bytes)
     ]
     return rows

@@ -56,8 +56,8 @@ class Channel(Model):
     def _hex_color(cls, value: object) -> str | None:
         if value is None:
             return None
-        red, green, blue = Color(value).as_rgb_tuple(alpha=False)  # type: ignore[arg-type]  # it checks the type itself
-        return f"#{red:02x}{green:02x}{blue:02x}"
+        # Color checks the type itself.
+        return "#{:02x}{:02x}{:02x}".format(*Color(value).as_rgb_tuple(alpha=False))  # type: ignore[arg-type]
 
 
 class Position(Model):
@@ -86,7 +86,7 @@ class Position(Model):
             or _RESERVED_ON_WINDOWS.fullmatch(name)
         ):
             raise ValueError(
-                f"the position name {name!r} is unsafe as a part of a path: avoid < > : \" / \\ | ? *, control "
+                f'the position name {name!r} is unsafe as a part of a path: avoid < > : " / \\ | ? *, control '
                 f"characters, spaces around the name, a dot at its end and the device names of Windows"
             )
         return name
@@ -253,7 +253,9 @@ class Plate(Model):
     def standard(cls, n_wells: Literal[6, 12, 24, 48, 96, 384, 1536], name: str | None = None) -> Plate:
         """The usual plate of that many wells: rows A, B, ... and columns 1, 2, ..."""
         if n_wells not in _STANDARD_PLATES:
-            raise ValueError(f"no standard plate has {n_wells} wells; there are {', '.join(map(str, _STANDARD_PLATES))}")
+            raise ValueError(
+                f"no standard plate has {n_wells} wells; there are {', '.join(map(str, _STANDARD_PLATES))}"
+            )
         n_rows, n_columns = _STANDARD_PLATES[n_wells]
         rows = tuple(_row_name(index) for index in range(n_rows))
         return cls(rows=rows, columns=tuple(str(number) for number in range(1, n_columns + 1)), name=name)

@@ -32,14 +32,18 @@ class Locator:
             else:
                 number = int(value)
                 if number < 0 or (dimension.count is not None and number >= dimension.count):
-                    problems.append(f"{dimension.name!r} has no item {number} (it has {dimension.count or 'any from 0'})")
+                    problems.append(
+                        f"{dimension.name!r} has no item {number} (it has {dimension.count or 'any from 0'})"
+                    )
                 coords.append(number)
         if problems:
-            raise FrameIndexError(f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written.")
+            raise FrameIndexError(
+                f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written."
+            )
         return tuple(coords)
 
     def text(self, coords: Sequence[int]) -> str:
-        """"t=3 p=right c=GFP"."""
+        """ "t=3 p=right c=GFP"."""
         parts = []
         for dimension, number in zip(self._loop, coords, strict=True):
             names = dimension.item_names

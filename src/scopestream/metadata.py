@@ -82,7 +82,9 @@ class MetadataWriter:
         if self._plan.kind == "image":
             return image_attributes(self._plan, self._plan.images[0], windows)
         if self._plan.kind == "plate":
-            return _dump(_plate(self._plan))
+            attributes = _dump(_plate(self._plan))
+            attributes["plate"]["version"] = attributes["version"]  # ome-zarr-models looks for it here
+            return attributes
         return _dump(v05.Bf2Raw.model_validate({"bioformats2raw.layout": 3}))
 
     def _collection_groups(self) -> list[tuple[Any, dict[str, Any] | None]]:
@@ -170,7 +172,9 @@ def _omero(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> v05.Omero:
             )
         )
     model: Literal["color", "greyscale"] = "color" if count > 1 else "greyscale"
-    return v05.Omero(channels=documents, rdefs=v05.OmeroRenderingDefs(model=model, defaultT=0, defaultZ=_middle_z(plan)))
+    return v05.Omero(
+        channels=documents, rdefs=v05.OmeroRenderingDefs(model=model, defaultT=0, defaultZ=_middle_z(plan))
+    )
 
 
 def _middle_z(plan: LayoutPlan) -> int:
@@ -226,7 +230,9 @@ def _well(images: Sequence[ImagePlan]) -> v05.Well:
     return v05.Well(
         well=v05.WellDef(
             images=[
-                v05.FieldOfView(path=str(image.field), acquisition=image.position.acquisition if image.position else None)
+                v05.FieldOfView(
+                    path=str(image.field), acquisition=image.position.acquisition if image.position else None
+                )
                 for image in images
             ]
         )
@@ -234,5 +240,4 @@ def _well(images: Sequence[ImagePlan]) -> v05.Well:
 
 
 def _dump(document: v05.Image | v05.Plate | v05.Well | v05.Bf2Raw | v05.Series) -> dict[str, Any]:
-    # Warnings of the serializer are about axes given as dicts, which the model has validated.
     return document.model_dump(mode="json", exclude_none=True, by_alias=True)

@@ -8,7 +8,9 @@ from typing import Any
 from ome_types import OME, model
 from ome_types.model import (
     Channel,
+    Color,
     Image,
+    MetadataOnly,
     Pixels,
     Pixels_DimensionOrder,
     PixelType,
@@ -44,7 +46,11 @@ def ome_document(plan: LayoutPlan, lengths: Mapping[int, int], records: Iterable
 
 
 def _image(
-    plan: LayoutPlan, number: int, image: ImagePlan, lengths: Mapping[int, int], planes: dict[tuple[int, int, int], Plane]
+    plan: LayoutPlan,
+    number: int,
+    image: ImagePlan,
+    lengths: Mapping[int, int],
+    planes: dict[tuple[int, int, int], Plane],
 ) -> Image:
     axes = {axis.type if axis.type != "space" else axis.name: axis for axis in plan.settings.axes}
     array = plan.arrays[image.arrays[0]]
@@ -59,7 +65,7 @@ def _image(
         return max(sizes[axis.name], 1) if axis is not None else 1  # OME-XML has no empty images
 
     pixels = Pixels(
-        id=f"Pixels:{number}", dimension_order=Pixels_DimensionOrder.XYZCT, metadata_only=True,
+        id=f"Pixels:{number}", dimension_order=Pixels_DimensionOrder.XYZCT, metadata_only=MetadataOnly(),
         type=PixelType(_DTYPES.get(array.dtype.name, array.dtype.name if array.dtype.itemsize < 8 else "double")),
         size_x=size(x), size_y=size(y), size_z=size(z), size_c=size(channel), size_t=size(time),
         channels=_channels(number, channel, size(channel)),
@@ -87,15 +93,20 @@ def _channels(number: int, axis: Dimension | None, count: int) -> list[Channel]:
     channels = list(axis.channels) if axis is not None else []
     if not channels:
         names = axis.item_names if axis is not None else ()
-        return [Channel(id=f"Channel:{number}:{c}", name=names[c] if names else None, samples_per_pixel=1) for c in range(count)]
-    return [
-        Channel(
+        return [
+            Channel(id=f"Channel:{number}:{c}", name=names[c] if names else None, samples_per_pixel=1)
+            for c in range(count)
+        ]
+    documents = []
+    for c, channel in enumerate(channels):
+        document = Channel(
             id=f"Channel:{number}:{c}", name=channel.name, samples_per_pixel=1,
             excitation_wavelength=channel.excitation_nm, emission_wavelength=channel.emission_nm,
-            **({"color": channel.color} if channel.color else {}),
-        )
-        for c, channel in enumerate(channels)
-    ]  # fmt: skip
+        )  # fmt: skip
+        if channel.color:
+            document.color = Color(channel.color)
+        documents.append(document)
+    return documents
 
 
 def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int, dict[tuple[int, int, int], Plane]]:
@@ -118,10 +129,9 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
         }
         if not fields:
             continue
-        for axis in "xyz":
-            unit = units.get(axis)
-            if f"position_{axis}" in fields and unit is not None:
-                fields[f"position_{axis}_unit"] = unit
+        for name in "xyz":
+            if f"position_{name}" in fields and (unit := units.get(name)) is not None:
+                fields[f"position_{name}_unit"] = unit
         at = dict.fromkeys("tcz", 0)
         for name, i in record["index"].items():
             if name in role:

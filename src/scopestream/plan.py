@@ -192,7 +192,9 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     chunks = chunk_shape(names, counts, dtype.itemsize, settings.chunks, settings.shards)
 
     def geometry(shards: tuple[int, ...] | None, level: int) -> ArrayPlan:
-        shape = tuple(count or 0 for count in counts[:-2]) + tuple(ceil(count / 2**level) for count in settings.frame_shape)
+        shape = tuple(count or 0 for count in counts[:-2]) + tuple(
+            ceil(count / 2**level) for count in settings.frame_shape
+        )
         level_chunks, level_shards = _at_level(chunks, shards, shape)
         return ArrayPlan(
             path=str(level), image=0, level=level, axes=names, types=tuple(axis.type for axis in axes), shape=shape,
@@ -212,7 +214,8 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
             max_bytes //= 2
             shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, max_bytes)
     levels = [geometry(shards, level) for level in range(n_levels)]
-    images, arrays = [], []
+    images: list[ImagePlan] = []
+    arrays: list[ArrayPlan] = []
     for number, group in enumerate(groups):
         first = len(arrays)
         prefix = f"{group.path}/" if group.path else ""
@@ -264,7 +267,8 @@ def _at_level(
     if shards is None:
         return level_chunks, None
     side = tuple(
-        min(round_up(shard, step), round_up(size, step)) for shard, size, step in zip(shards[-2:], shape[-2:], tile, strict=True)
+        min(round_up(shard, step), round_up(size, step))
+        for shard, size, step in zip(shards[-2:], shape[-2:], tile, strict=True)
     )
     return level_chunks, shards[:-2] + side
 
@@ -283,7 +287,7 @@ def _image_groups(settings: AcquisitionSettings) -> list[ImagePlan]:
     items = [dimension.item_names or tuple(map(str, range(dimension.count or 0))) for dimension in others]
     groups: list[ImagePlan] = []
     fields: dict[str, int] = {}
-    for position, *choice in product(positions, *items):
+    for position, choice in product(positions, product(*items)):
         labels = tuple((dimension.name, item) for dimension, item in zip(others, choice, strict=True))
         parts = ([position.name] if position else []) + [f"{name}={item}" for name, item in labels]
         path, field = str(len(groups)), 0

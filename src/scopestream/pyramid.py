@@ -30,7 +30,7 @@ def halve(frames: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(high + ((low + frames.dtype.type(2)) >> 2))
     wide = np.dtype(f"{frames.dtype.kind}{4 if frames.dtype.itemsize < 4 else 8}")
     rows = np.add(frames[..., 0::2, :], frames[..., 1::2, :], dtype=wide)
-    total = rows[..., 0::2] + rows[..., 1::2]
-    total += 2
-    total >>= 2
-    return total.astype(frames.dtype)
+    sums: np.ndarray = rows[..., 0::2] + rows[..., 1::2]
+    sums += 2
+    sums >>= 2
+    return sums.astype(frames.dtype)

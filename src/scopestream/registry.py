@@ -76,8 +76,9 @@ def resolve(settings: AcquisitionSettings) -> Resolution:
     usable = [entry for entry in tried if not entry[1].problems]
     if not usable:
         reasons = "\n".join(f"  {fit.name}: {'; '.join(fit.problems)}" for fit in fits)
-        error = MemoryLimitError if any("memory_limit" in reasons_ for fit in fits for reasons_ in fit.problems) else PlanError
-        raise error(f"No backend can write these settings; nothing was written.\n{reasons}")
+        memory_only = all("memory_limit" in problem for fit in fits for problem in fit.problems)
+        kind = MemoryLimitError if memory_only else PlanError
+        raise kind(f"No backend can write these settings; nothing was written.\n{reasons}")
     plan, fit, backend = min(usable, key=lambda entry: _preference(*entry))
     others = f"; of {', '.join(sorted(fit.name for _, fit, _ in usable))}" if len(usable) > 1 else ""
     reason = f"stores each {plan.unit} as it comes and holds the least memory{others}"
@@ -97,7 +98,11 @@ def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, B
     if plan.peak_bytes > settings.memory_limit:
         problems.append(
             f"it must hold {plan.peak_bytes} bytes, memory_limit is {int(settings.memory_limit)}: "
-            + ("make shards smaller or raise memory_limit" if plan.unit is not WriteUnit.FRAME else "raise memory_limit")
+            + (
+                "make shards smaller or raise memory_limit"
+                if plan.unit is not WriteUnit.FRAME
+                else "raise memory_limit"
+            )
         )
     return plan, BackendFit(name=backend.name, peak_bytes=plan.peak_bytes, problems=tuple(problems))
 
@@ -117,8 +122,8 @@ def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
 def _raise_unless_fit(fit: BackendFit, settings: AcquisitionSettings) -> None:
     if not fit.problems:
         return
-    error = MemoryLimitError if fit.peak_bytes > settings.memory_limit else PlanError
-    raise error(f"Backend {fit.name!r} cannot write these settings: {'; '.join(fit.problems)}. Nothing was written.")
+    kind = MemoryLimitError if fit.peak_bytes > settings.memory_limit else PlanError
+    raise kind(f"Backend {fit.name!r} cannot write these settings: {'; '.join(fit.problems)}. Nothing was written.")
 
 
 def n_writer_threads(backend: Backend, plan: LayoutPlan) -> int:

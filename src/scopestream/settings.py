@@ -153,7 +153,9 @@ class AcquisitionSettings(Model):
         if not isinstance(sizes, dict) or dimensions is None:
             return sizes
         counts = {dimension.name: dimension.count for dimension in stored_dimensions(dimensions)}
-        problems = [f"there is no stored dimension {name!r} (there are {', '.join(counts)})" for name in sizes.keys() - counts]
+        problems = [
+            f"there is no stored dimension {name!r} (there are {', '.join(counts)})" for name in sizes.keys() - counts
+        ]
         if info.field_name == "chunks":
             for name, size in sizes.items():
                 count = counts.get(name)
@@ -182,7 +184,7 @@ class AcquisitionSettings(Model):
 
     @property
     def scheme(self) -> str:
-        """"file", or what stands before "://" in the path."""
+        """ "file", or what stands before "://" in the path."""
         head, separator, _ = self.path.partition("://")
         return head if separator else "file"
 
@@ -254,7 +256,9 @@ def _problems_of_wells(plate: Plate | None, dimensions: tuple[Dimension, ...]) -
         elif position.row not in plate.rows or position.column not in plate.columns:
             problems.append(f"well {position.row}{position.column} of position {position.name!r} is outside the plate")
         if position.acquisition is not None and position.acquisition not in ids:
-            problems.append(f"position {position.name!r} is of acquisition {position.acquisition}, which the plate lacks")
+            problems.append(
+                f"position {position.name!r} is of acquisition {position.acquisition}, which the plate lacks"
+            )
         elif position.acquisition is None and len(ids) > 1:
             problems.append(f"position {position.name!r} does not say which acquisition of the plate it is of")
     return problems

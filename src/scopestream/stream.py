@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from time import perf_counter_ns, time
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
-from scopestream.assemble import Assembler, Buffer, Job
+from scopestream.assemble import Assembler, Buffer
 from scopestream.contract import Backend
 from scopestream.delivery import Delivery
 from scopestream.errors import FrameIndexError, FrameMismatchError, StreamClosedError, StreamFullError, WriteError
@@ -116,7 +115,9 @@ class Stream:
             self._next += 1  # last, so that a frame that was refused keeps its slot and can be sent again
         self._counters.latencies.add(perf_counter_ns() - started)
 
-    def write(self, frame: np.ndarray, *, index: Mapping[str, int | str], metadata: Mapping[str, Any] | None = None) -> None:
+    def write(
+        self, frame: np.ndarray, *, index: Mapping[str, int | str], metadata: Mapping[str, Any] | None = None
+    ) -> None:
         """Take a frame by its coordinates, in any order that the backend can store.
 
         index  an integer, or the name of a channel, position or label, for every dimension before the frame;

@@ -51,7 +51,7 @@ class SyntheticCamera:
         """The (Y, X) frame at that place."""
         mean = self._mean(self._samples[p], t, c, z)
         noise = np.random.default_rng((self._seed, t, p, c, z)).standard_normal(self._shape, dtype=np.float32)
-        # Photons are Poisson; above a hundred of them that is a normal distribution of the same variance, and much faster.
+        # Photons are Poisson; above a hundred that is a normal distribution of the same variance, and much faster.
         noise *= np.sqrt(mean)
         noise += mean
         np.rint(noise, out=noise)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scopestream import AcquisitionSettings, LayoutPlan, MemoryLimitError, Plate, PlanError, open_stream
+from scopestream import AcquisitionSettings, LayoutPlan, MemoryLimitError, PlanError, Plate, open_stream
 from scopestream.plan import make_plan, peak_bytes
 from scopestream.registry import load_backend
 from scopestream.tiling import tile_shape
@@ -77,7 +77,9 @@ def test_automatic_shards_grow_along_arrival_to_half_a_gigabyte(
 
 
 def test_a_plate_has_one_shard_for_each_field() -> None:
-    positions = [{"name": f"{row}{column}", "row": row, "column": column} for row in "ABCDEFGH" for column in range(1, 13)]
+    positions = [
+        {"name": f"{row}{column}", "row": row, "column": column} for row in "ABCDEFGH" for column in range(1, 13)
+    ]
     dimensions = [{"name": "p", "coords": positions}, *dims(2048, 2048, c=4, z=5)]
     layout = plan(dimensions, plate=Plate.standard(96))
     assert (layout.kind, len(layout.images), layout.n_files) == ("plate", 96, 96)

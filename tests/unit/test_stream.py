@@ -78,7 +78,9 @@ def test_frames_may_be_byte_swapped_read_only_strided_or_fortran_ordered(tmp_pat
 )
 def test_another_shape_or_dtype_is_never_cast_or_broadcast(tmp_path: Path, wrong: np.ndarray) -> None:
     with open_stream(settings(tmp_path)) as stream:
-        with pytest.raises(FrameMismatchError, match=r"Frame 0 for t=0 p=left c=DAPI .* the plan says \(24, 40\) uint16"):
+        with pytest.raises(
+            FrameMismatchError, match=r"Frame 0 for t=0 p=left c=DAPI .* the plan says \(24, 40\) uint16"
+        ):
             stream.append(wrong)
         assert stream.stats.frames_in == 0
 
@@ -262,7 +264,10 @@ def test_a_slow_disk_blocks_the_camera_and_loses_nothing(tmp_path: Path, faulty:
 
 
 def test_a_slow_disk_raises_and_the_frame_can_be_sent_again(tmp_path: Path, faulty: FaultyBackend) -> None:
-    with faulty.held(), open_stream(settings(tmp_path, backend="faulty", memory_limit=THREE_FRAMES, on_full="raise")) as stream:
+    with (
+        faulty.held(),
+        open_stream(settings(tmp_path, backend="faulty", memory_limit=THREE_FRAMES, on_full="raise")) as stream,
+    ):
         for number in range(3):
             stream.append(frame(number))
         with pytest.raises(StreamFullError, match="behind the camera"):
@@ -274,7 +279,10 @@ def test_a_slow_disk_raises_and_the_frame_can_be_sent_again(tmp_path: Path, faul
 
 
 def test_a_slow_disk_drops_frames_and_shifts_nothing(tmp_path: Path, faulty: FaultyBackend) -> None:
-    with faulty.held(), open_stream(settings(tmp_path, backend="faulty", memory_limit=THREE_FRAMES, on_full="drop")) as stream:
+    with (
+        faulty.held(),
+        open_stream(settings(tmp_path, backend="faulty", memory_limit=THREE_FRAMES, on_full="drop")) as stream,
+    ):
         for number in range(5):
             stream.append(frame(number))
         faulty.release()
@@ -292,7 +300,12 @@ def test_a_slow_disk_drops_frames_and_shifts_nothing(tmp_path: Path, faulty: Fau
 
 def test_random_order_beyond_the_memory_is_refused_before_it_is_consumed(tmp_path: Path) -> None:
     fields = {"backend": "tensorstore", "shards": {"t": 3, "c": 1}, "memory_limit": 40 * Y * X * 2}
-    dimensions = [{"name": "t", "count": 3}, {"name": "c", "count": 50}, {"name": "y", "count": Y}, {"name": "x", "count": X}]
+    dimensions = [
+        {"name": "t", "count": 3},
+        {"name": "c", "count": 50},
+        {"name": "y", "count": Y},
+        {"name": "x", "count": X},
+    ]
     ordered = [dimensions[1], dimensions[0], *dimensions[2:]]
     with open_stream(settings(tmp_path, dimensions=ordered, **fields)) as stream:
         with pytest.raises(MemoryLimitError, match="none of them is complete"):
@@ -303,7 +316,9 @@ def test_random_order_beyond_the_memory_is_refused_before_it_is_consumed(tmp_pat
     assert stream.stats.frames_written == accepted
 
 
-def test_the_first_error_of_the_disk_is_raised_at_the_next_call_and_at_close(tmp_path: Path, faulty: FaultyBackend) -> None:
+def test_the_first_error_of_the_disk_is_raised_at_the_next_call_and_at_close(
+    tmp_path: Path, faulty: FaultyBackend
+) -> None:
     stream = open_stream(settings(tmp_path, backend="faulty"))
     stream.append(frame(0))
     stream.flush()

@@ -224,7 +224,9 @@ class BackendConformance:
         assert backend.name == self.backend
         plan = make_plan(self.settings(tmp_path, **LAYOUTS["deep chunks"]), backend)
         if not backend.capabilities.any_order:
-            assert plan.unit is WriteUnit.FRAME, "blocks that must come in order cannot be flushed before they are final"
+            assert plan.unit is WriteUnit.FRAME, (
+                "blocks that must come in order cannot be flushed before they are final"
+            )
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +246,9 @@ class BackendConformance:
         assert not plan.root.exists()
         return True
 
-    def _check(self, settings: AcquisitionSettings, n_frames: int | None = None, skipped: Set[int] = frozenset()) -> None:
+    def _check(
+        self, settings: AcquisitionSettings, n_frames: int | None = None, skipped: Set[int] = frozenset()
+    ) -> None:
         """Write and read back, unless the backend refuses."""
         if self._refused(settings):
             return

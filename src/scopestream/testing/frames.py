@@ -53,13 +53,15 @@ def acquire(
     return plan
 
 
-def expected_images(plan: LayoutPlan, frames: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+def expected_images(
+    plan: LayoutPlan, frames: Mapping[int, np.ndarray], skipped: Collection[int] = ()
+) -> list[np.ndarray]:
     """The full resolution of every image when exactly these frames came: zeros elsewhere.
 
-    The first axis of a growable image ends with its last frame.
+    The first axis of a growable image ends with its last frame, which may have been skipped.
     """
     route = Route(plan)
-    places = {number: route.locate(number) for number in frames}
+    places = {number: route.locate(number) for number in (*frames, *skipped)}
     images = []
     for image_number, image in enumerate(plan.images):
         array = plan.arrays[image.arrays[0]]

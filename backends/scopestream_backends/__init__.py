@@ -1,0 +1,1 @@
+"""The backends that come with scopestream, one module each; the core finds them by entry point."""

@@ -1,0 +1,272 @@
+"""The command `scopestream`: demo, plan, info, backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scopestream.contract import Backend
+from scopestream.demo import CameraKind, DemoOptions, Layout, rows_table, run_demo
+from scopestream.describe import plan_rows, size_text
+from scopestream.dimensions import Dimension
+from scopestream.errors import BackendNotFoundError, ScopestreamError
+from scopestream.info import AxisInfo, DatasetInfo, ImageInfo, clean, inspect
+from scopestream.plan import make_plan
+from scopestream.registry import backend_names, load_backend, missing_library
+from scopestream.settings import AcquisitionSettings
+
+app = typer.Typer(
+    help="Streams microscope acquisitions into OME-Zarr 0.5 datasets that are valid at every instant.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+_WIDTH_OF_FILES = 120  # where output is no terminal
+
+
+@app.command()
+def demo(
+    camera: Annotated[
+        CameraKind, typer.Option(help="Micro-Manager's DemoCamera through pymmcore-plus, or one that needs nothing.")
+    ] = CameraKind.DEMO,
+    layout: Annotated[
+        Layout, typer.Option(help="One image, two stage positions, or wells of a plate.")
+    ] = Layout.POSITIONS,
+    backend: Annotated[str, typer.Option(help="Which backend writes; see `scopestream backends`.")] = "auto",
+    codec: Annotated[str, typer.Option(help="none, zstd, blosc-zstd or blosc-lz4.")] = "none",
+    frames: Annotated[int, typer.Option(min=1, help="About how many; time points are whole.")] = 240,
+    output: Annotated[Path, typer.Option(help="The new dataset; a number is added when it exists.")] = Path(
+        "demo.ome.zarr"
+    ),
+) -> None:
+    """Record an acquisition, read it back with another library, and draw a contact sheet."""
+    options = DemoOptions(camera=camera, layout=layout, backend=backend, codec=codec, frames=frames, output=output)
+    with _short_errors():
+        if not run_demo(options, _console()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def plan(settings: Annotated[Path, typer.Argument(help="Settings as YAML or JSON.")]) -> None:
+    """Print the layout that a settings file gives; nothing is written."""
+    with _short_errors():
+        _console().print(rows_table(f"The plan of {settings}", plan_rows(_read_settings(settings).plan())))
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="An OME-Zarr 0.5 dataset.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images to show; the others are counted.")] = 8,
+) -> None:
+    """Say what is in a dataset, from its documents; no pixel is read."""
+    with _short_errors():
+        dataset = inspect(path, images)
+    console = _console()
+    console.print(rows_table(clean(str(path)), _dataset_rows(dataset)))
+    if dataset.images:
+        console.print(_images_table(dataset))
+        for table in _details(dataset.images[0]):
+            console.print(table)
+    for note in dataset.notes[:10]:
+        console.print(Text(f"note: {note}", style="yellow"))
+    if dataset.problems:
+        _fail(f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) > 1)}:", dataset.problems[:20])
+
+
+@app.command()
+def backends() -> None:
+    """List the backends: what each can do, and how to install those that are missing."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for header in ("backend", "installed", "unit", "any order", "grows", "read live", "codecs", "to", "pip install"):
+        table.add_column(header, overflow="fold", no_wrap=header in ("backend", "installed", "unit"))
+    failures = []
+    for name in backend_names():
+        try:
+            table.add_row(*_backend_cells(load_backend(name)))
+        except BackendNotFoundError as error:
+            table.add_row(Text(name), Text("broken", style="red"), *[Text("")] * 7)
+            failures.append(str(error))
+    console = _console()
+    console.print(table)
+    console.print(
+        Text("unit: what is stored at once, for 2048 x 2048 uint16 frames in shards and without a codec", style="dim")
+    )
+    for failure in failures:
+        console.print(Text(clean(failure), style="red"))
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """What went wrong in a few red words, and an exit code that is not zero."""
+    try:
+        yield
+    except ValidationError as error:
+        _fail("The settings are not valid:", settings_problems(error), code=2)
+    except (ScopestreamError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str, items: list[str] | None = None, code: int = 1) -> NoReturn:
+    console = _console(stderr=True)
+    console.print(Text(message, style="bold red"))
+    for item in items or []:
+        console.print(Text(f"  - {item}", style="red"))
+    raise typer.Exit(code)
+
+
+def settings_problems(error: ValidationError) -> list[str]:
+    """One line for each problem: where, and what."""
+    problems = []
+    for one in error.errors(include_url=False):
+        # Parts with brackets or hyphens name branches of a union, which mean nothing to whoever wrote the file.
+        parts = [str(part) for part in one["loc"] if isinstance(part, int) or part.isidentifier()]
+        message = one["msg"].removeprefix("Value error, ")
+        given = f" (given: {clean(repr(one['input']))})" if one["type"] == "extra_forbidden" else ""
+        problems.append(f"{'.'.join(parts)}: {message}{given}" if parts else f"{message}{given}")
+    return list(dict.fromkeys(problems))
+
+
+def _read_settings(path: Path) -> AcquisitionSettings:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return AcquisitionSettings.from_yaml(text)
+    except OSError as error:
+        _fail(f"{path} cannot be read: {error.strerror}", code=2)
+    except UnicodeDecodeError:
+        _fail(f"{path} is not text in UTF-8.", code=2)
+    except (yaml.YAMLError, RecursionError) as error:
+        _fail(f"{path} is neither YAML nor JSON: {error}", code=2)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Made when it is needed, for the streams of that moment."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and console.width == 80:
+        console.width = _WIDTH_OF_FILES
+    return console
+
+
+def _dataset_rows(dataset: DatasetInfo) -> list[tuple[str, str]]:
+    status = dict(dataset.status)
+    rows = [("kind", dataset.kind), ("OME-Zarr", dataset.version)]
+    if dataset.name:
+        rows.append(("name", dataset.name))
+    if status:
+        counts = ", ".join(
+            f"{value} {key.removeprefix('frames ')}" for key, value in status.items() if key.startswith("frames")
+        )
+        rows.append(("status", status.get("status", "unknown") + (f": {counts} frames" if counts else "")))
+        rows.append(("written by", f"scopestream {status.get('version', '')}"))
+    if dataset.kind == "plate":
+        rows.append(("wells", str(dataset.n_wells)))
+    rows.append(("images", str(dataset.n_images)))
+    rows.append(
+        ("files", f"{dataset.n_files}, {size_text(dataset.n_bytes)} ({size_text(dataset.n_disk_bytes)} on disk)")
+    )
+    if dataset.log is not None:
+        rows.append(("frame log", ", ".join(f"{count} {status}" for status, count in dataset.log.items()) or "empty"))
+    valid = "no" if dataset.problems else "yes"
+    rows.append(("valid", f"{valid}; {dataset.n_checked} documents checked with yaozarrs"))
+    return rows
+
+
+def _images_table(dataset: DatasetInfo) -> Table:
+    shown, total = len(dataset.images), dataset.n_images
+    axes = ", ".join(axis.name for axis in dataset.images[0].axes)
+    table = Table(
+        title=f"Images ({axes})", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for header in ("path", "name", "shape", "dtype", "chunk", "shard", "codec", "levels"):
+        table.add_column(header, overflow="fold")
+    for image in dataset.images:
+        first = image.levels[0]
+        cells = (
+            image.path or ".", image.name, _times(first.shape), first.dtype, _times(first.chunks),
+            "none" if first.shards is None else _times(first.shards), first.codec,
+            f"{len(image.levels)}: " + ", ".join(_times(level.shape[-2:]) for level in image.levels),
+        )  # fmt: skip
+        table.add_row(*map(Text, map(clean, cells)))
+    if total > shown:
+        table.caption = f"and {total - shown} more"
+        table.caption_justify = "left"
+    return table
+
+
+def _details(image: ImageInfo) -> Iterator[Table]:
+    what = clean(f"image {image.path}" if image.path else "the image")
+    axes = Table(title=f"Axes of {what}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("axis", "type", "size", "step", "origin", "extent"):
+        axes.add_column(header, justify="right" if header in ("size", "step", "origin", "extent") else "left")
+    for axis in image.axes:
+        axes.add_row(*map(Text, _axis_cells(axis)))
+    yield axes
+    if image.channels:
+        channels = Table(
+            title=f"Channels of {what}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        for header in ("channel", "colour", "contrast"):
+            channels.add_column(header)
+        for channel in image.channels:
+            color = Text(f"\u25a0 {channel.color}", style=channel.color) if channel.color else Text("")
+            window = "" if channel.window is None else f"{channel.window[0]:g} to {channel.window[1]:g}"
+            channels.add_row(Text(channel.name), color, Text(window))
+        yield channels
+
+
+def _axis_cells(axis: AxisInfo) -> tuple[str, ...]:
+    unit = {"micrometer": "\u00b5m", "nanometer": "nm", "millimeter": "mm", "second": "s", "millisecond": "ms"}.get(
+        axis.unit, axis.unit
+    )
+
+    def with_unit(value: float | None) -> str:
+        return "" if value is None else f"{value:g} {unit}".rstrip()
+
+    extent = axis.size * axis.scale if axis.size is not None and axis.scale is not None and axis.unit else None
+    size = "" if axis.size is None else str(axis.size)
+    return axis.name, axis.type, size, with_unit(axis.scale), with_unit(axis.origin), with_unit(extent)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _backend_cells(backend: Backend) -> list[Text]:
+    can = backend.capabilities
+    missing = missing_library(backend)
+    typical = make_plan(_typical_settings(), backend).arrays[0]
+    installed = Text("no", style="yellow") if missing else Text("yes", style="green")
+    return [
+        Text(backend.name, style="bold"),
+        installed,
+        Text(str(backend.unit(typical))),
+        *(Text("yes") if yes else Text("no", style="dim") for yes in (can.any_order, can.growable, can.live_read)),
+        Text(", ".join(sorted(can.codecs))),
+        Text(", ".join(sorted(can.schemes))),
+        Text(f"scopestream[{backend.extra}]" if backend.extra else "scopestream"),
+    ]
+
+
+def _typical_settings() -> AcquisitionSettings:
+    dimensions = (
+        Dimension(name="t", count=100, type="time"),
+        Dimension(name="y", count=2048, type="space"),
+        Dimension(name="x", count=2048, type="space"),
+    )
+    return AcquisitionSettings(path="typical.ome.zarr", dtype="uint16", dimensions=dimensions)
