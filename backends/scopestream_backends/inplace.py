@@ -27,7 +27,7 @@ Key = tuple[int, ...]  # (array, file along each axis)
 
 
 class InplaceBackend:
-    """Needs no library but numcodecs and google-crc32c. Stores single frames; whole chunks where they are compressed."""
+    """Needs no library but numcodecs and google-crc32c. Stores single frames, or chunks where they are compressed."""
 
     name: ClassVar[str] = "inplace"
     requires: ClassVar[tuple[str, ...]] = ("numcodecs", "google_crc32c")

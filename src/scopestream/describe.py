@@ -18,7 +18,7 @@ def size_text(n_bytes: int | None) -> str:
 
 
 def shape_text(axes: tuple[str, ...], shape: tuple[int, ...] | None, growable: bool = False) -> str:
-    """ "t=* c=2 y=512 x=512"."""
+    """Sizes with the names of their axes: t=* c=2 y=512 x=512."""
     if shape is None:
         return "none"
     return " ".join(

@@ -43,7 +43,7 @@ class Locator:
         return tuple(coords)
 
     def text(self, coords: Sequence[int]) -> str:
-        """ "t=3 p=right c=GFP"."""
+        """A place in words: t=3 p=right c=GFP."""
         parts = []
         for dimension, number in zip(self._loop, coords, strict=True):
             names = dimension.item_names

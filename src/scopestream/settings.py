@@ -50,7 +50,7 @@ def stored_dimensions(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...
     room = {0: 1, 1: 1, 2: 3}
     kept: set[str] = set()
     # Fastest first, but every channel before any custom dimension, which would take its place.
-    for dimension in sorted(reversed(dimensions), key=lambda dimension: dimension.type == "other"):
+    for dimension in sorted(dimensions[::-1], key=lambda dimension: dimension.type == "other"):
         rank = _TYPE_RANK.get(dimension.type)
         if rank is not None and room[rank] > 0:
             room[rank] -= 1
@@ -184,7 +184,7 @@ class AcquisitionSettings(Model):
 
     @property
     def scheme(self) -> str:
-        """ "file", or what stands before "://" in the path."""
+        """What stands before "://" in the path, "file" without it."""
         head, separator, _ = self.path.partition("://")
         return head if separator else "file"
 
@@ -234,7 +234,7 @@ def _problems_of_order(order: tuple[str, ...], stored: tuple[Dimension, ...]) ->
     if ranks != sorted(ranks):
         problems.append(
             f"storage order {', '.join(order)} is not one that OME-Zarr readers open: time comes first, then channel, "
-            f'then space (OME-Zarr 0.5, "multiscales" metadata). Frames may arrive in any order: use storage_order="ome"'
+            f'then space (OME-Zarr 0.5, "multiscales" metadata). Frames may arrive in any order with storage_order="ome"'
         )
     if stored[0].count is None and order[0] != stored[0].name:
         problems.append(f"unbounded dimension {stored[0].name!r} must be the first in storage order")

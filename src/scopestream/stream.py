@@ -113,7 +113,7 @@ class Stream:
             self._check_open()
             self._put(self._next, frame, metadata)
             self._next += 1  # last, so that a frame that was refused keeps its slot and can be sent again
-        self._counters.latencies.add(perf_counter_ns() - started)
+            self._counters.latencies.add(perf_counter_ns() - started)
 
     def write(
         self, frame: np.ndarray, *, index: Mapping[str, int | str], metadata: Mapping[str, Any] | None = None
@@ -129,7 +129,7 @@ class Stream:
         with self._lock:
             self._check_open()
             self._put(self._route.number_at(self._locator.coords(index)), frame, metadata)
-        self._counters.latencies.add(perf_counter_ns() - started)
+            self._counters.latencies.add(perf_counter_ns() - started)
 
     def skip(self, n: int = 1, *, reason: str | None = None) -> None:
         """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.

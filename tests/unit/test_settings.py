@@ -119,7 +119,7 @@ def test_positions_without_names_are_numbered() -> None:
         ({"path": "../.."}, "does not name a new folder"),
         ({"storage_order": ("t", "y")}, "must name each of"),
         ({"storage_order": ("y", "t", "x")}, "must end with y, x"),
-        ({**dims({"name": "z", "count": 2}, {"name": "c", "count": 2}), "storage_order": "acquisition"}, "OME-Zarr 0.5"),
+        ({**dims({"name": "z", "count": 2}, {"name": "c", "count": 2}), "storage_order": "acquisition"}, "0.5"),
         (dims({"name": "p", "coords": [{"name": "a", "row": "A", "column": 1}]}), "plate is not given"),
         ({"plate": Plate.standard(96)}, "a plate needs a dimension of positions"),
         ({**dims({"name": "p", "coords": ["a"]}), "plate": Plate.standard(96)}, "has no row and column"),
@@ -155,7 +155,10 @@ def test_settings_are_frozen() -> None:
 RICH: dict[str, Any] = {
     "dimensions": [
         {"name": "t", "count": None, "scale": 0.5, "unit": "second"},
-        {"name": "p", "coords": [{"name": "a", "x": 1.5, "row": "A", "column": 1}, {"name": "b", "row": "B", "column": 2}]},
+        {
+            "name": "p",
+            "coords": [{"name": "a", "x": 1.5, "row": "A", "column": 1}, {"name": "b", "row": "B", "column": 2}],
+        },
         {"name": "c", "coords": [Channel(name="DAPI", color="blue"), "GFP"]},
         *FRAME,
     ],

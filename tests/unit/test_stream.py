@@ -308,7 +308,7 @@ def test_random_order_beyond_the_memory_is_refused_before_it_is_consumed(tmp_pat
     ]
     ordered = [dimensions[1], dimensions[0], *dimensions[2:]]
     with open_stream(settings(tmp_path, dimensions=ordered, **fields)) as stream:
-        with pytest.raises(MemoryLimitError, match="none of them is complete"):
+        with pytest.raises(MemoryLimitError, match="none of them is complete"):  # noqa: PT012
             for channel in range(50):
                 stream.write(frame(channel), index={"t": 0, "c": channel})
         accepted = stream.stats.frames_in
@@ -324,7 +324,7 @@ def test_the_first_error_of_the_disk_is_raised_at_the_next_call_and_at_close(
     stream.flush()
     faulty.error = OSError(28, "No space left on device")
     stream.append(frame(1))
-    with pytest.raises(WriteError, match="No space left on device.*1 of 2 accepted frames are safe"):
+    with pytest.raises(WriteError, match=r"No space left on device.*1 of 2 accepted frames are safe"):
         stream.flush()
     with pytest.raises(WriteError, match="No space left"):
         stream.append(frame(2))
