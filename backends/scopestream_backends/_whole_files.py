@@ -1,12 +1,14 @@
-"""What sinks have in common whose library stores whole files (shards, or chunks without shards) at once.
+"""What sinks have in common whose library stores whole files (shards, or chunks where there are no shards) at once.
 
 The library is never told the real shape of an array, but one rounded up to whole files, and blocks are padded to whole
-files: then each write covers its files completely, and no library has a reason to read one back first, not even at the
-end of an axis or when a block comes again with more frames. The documents on disk are written here, with the real shape.
+files. So each write covers its files completely, and no library finds a reason to read one back first: not at the end
+of an axis, and not when a block comes again with more frames. The documents on disk have the real shape and are written
+here, so they are the same whatever the library.
 """
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from math import prod
 from pathlib import Path
@@ -20,29 +22,35 @@ from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.tiling import round_up
 
 _ENDLESS = 2**31  # files along a growable axis, as the library is told: more than there will ever be
+_LIBRARY_BYTES = 64 * 2**20  # of threads, and of memory that is freed but not given back
 
 
-def padded_bytes(array: ArrayPlan) -> int:
-    """Uncompressed bytes of one block of whole files, padding included."""
+def library_bytes(array: ArrayPlan) -> int:
+    """Bytes held at the most while one block is stored.
+
+    Measured for all three libraries: the encoded chunks and the file made of them, each as large as the block with its
+    padding and a little more where data does not compress; and the padded block itself, where padding is needed.
+    """
     before = len(array.axes) - 2
-    frame = prod(
-        round_up(size, step) for size, step in zip(array.shape[before:], array.file_shape[before:], strict=True)
-    )
-    return prod(array.file_shape[:before]) * frame * array.dtype.itemsize
+    n_frames = prod(array.file_shape[:before])
+    frame = [round_up(size, step) for size, step in zip(array.frame_shape, array.file_shape[before:], strict=True)]
+    block_bytes = n_frames * prod(frame) * array.dtype.itemsize
+    is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
+    return 2 * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
 
 
 class WholeFileSink(ABC):
     """A sink whose `write` returns when the block is in its files, so that `flush` has nothing to do.
 
-    Safe from several threads when `_store` is. Documents exist from the start; handles open with the first block, since
-    a plate has thousands of arrays and few of them are written at a time.
+    Every document exists from the start, but the handle of an array only from its first block on: a plate has thousands
+    of arrays. `write` may be called from several threads when `_store` may; each call then holds `library_bytes`.
     """
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._plan = plan
         self._lock = Lock()  # for what follows
         self._handles: dict[int, Any] = {}
-        self._lengths: dict[int, int] = {}  # of the growable arrays that grew
+        self._lengths: dict[int, int] = {}  # of growable arrays, once they grew
         for array in plan.arrays:
             self._folder(array).mkdir(parents=True)
             write_document(self._folder(array), array_document(array, array.shape))
@@ -51,50 +59,51 @@ class WholeFileSink(ABC):
         planned = self._plan.arrays[array]
         try:
             whole = _padded(block, planned.file_shape)
-            region = tuple([slice(first, first + n) for first, n in zip(origin, whole.shape, strict=True)])
+            region = tuple([slice(first, first + size) for first, size in zip(origin, whole.shape, strict=True)])
             self._store(self._handle(array), region, whole)
-        except OSError:
-            raise
-        except Exception as error:  # libraries have their own types for a full disk or a lost share
+        except Exception as error:  # each library has types of its own for a full disk or a share that went away
+            is_full = "No space left" in str(error)
             raise OSError(
-                f"Frames from {origin} on could not be stored in {self._folder(planned)}: {error}. "
-                f"What was stored before is safe. Make sure that the disk has space and is there."
+                getattr(error, "errno", None) or (errno.ENOSPC if is_full else errno.EIO),
+                f"The frames from {origin} on could not be stored in {self._folder(planned)}: {error}. "
+                f"What was stored before is safe. "
+                + ("Make room on the disk" if is_full else "Make sure that the disk is there and may be written to"),
             ) from error
 
     def extend(self, array: int, length: int) -> None:
         step = self._plan.arrays[array].file_shape[0]
         with self._lock:
             before = self._lengths.get(array, 0)
-            self._lengths[array] = max(length, before)
-            # In whole files, so that the document is replaced once per file and not for every frame.
+            # Readers see whole files, so that the document is replaced once per file and not for every frame.
             if (visible := round_up(length, step)) > round_up(before, step):
                 self._show(array, visible)
+            self._lengths[array] = max(length, before)
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         with self._lock:
-            while self._lengths:
-                self._show(*self._lengths.popitem())
+            for array, length in list(self._lengths.items()):
+                self._show(array, length)
+                del self._lengths[array]  # last, so that what failed is tried again
             self._handles.clear()
 
     @abstractmethod
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
-        """The library's handle of the array that `document` describes, without reading what is in `folder`."""
+        """The library's handle of the array that `document` describes, whatever the document in `folder` says."""
 
     @abstractmethod
     def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
-        """Store whole files; on return they are complete and `block` may be reused."""
+        """Replace whole files, each at once; on return `block` may be reused. Raises what the library raises."""
 
     def _handle(self, array: int) -> Any:
         with self._lock:
             if (handle := self._handles.get(array)) is None:
                 planned = self._plan.arrays[array]
-                shape = tuple(
-                    round_up(size, step) for size, step in zip(planned.shape, planned.file_shape, strict=True)
-                )
+                shape = tuple([round_up(size, step) for size, step in zip(planned.shape, planned.file_shape, strict=True)])
                 if planned.growable:
-                    shape = (planned.file_shape[0] * _ENDLESS, *shape[1:])
+                    shape = (_ENDLESS * planned.file_shape[0], *shape[1:])
                 handle = self._handles[array] = self._open(self._folder(planned), array_document(planned, shape))
             return handle
 
@@ -109,9 +118,9 @@ class WholeFileSink(ABC):
 
 def _padded(block: np.ndarray, file_shape: tuple[int, ...]) -> np.ndarray:
     """The block with the fill value up to whole files; the block itself where nothing is missing."""
-    shape = tuple([round_up(n, step) for n, step in zip(block.shape, file_shape, strict=True)])
+    shape = tuple([round_up(size, step) for size, step in zip(block.shape, file_shape, strict=True)])
     if shape == block.shape:
         return block
     whole = np.zeros(shape, block.dtype)
-    whole[tuple([slice(n) for n in block.shape])] = block
+    whole[tuple([slice(size) for size in block.shape])] = block
     return whole

@@ -1,4 +1,4 @@
-"""Backend "tensorstore": whole shards through Google's TensorStore, compressed on all cores."""
+"""Backend "tensorstore": whole shards through TensorStore, which compresses on all cores."""
 
 from __future__ import annotations
 
@@ -8,46 +8,52 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scopestream.contract import Capabilities
+from scopestream.contract import Capabilities, Sink
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
-from scopestream_backends._whole_files import WholeFileSink
+from scopestream_backends._whole_files import WholeFileSink, library_bytes
 
 
 class TensorStoreBackend:
-    """Files are replaced at once: a reader sees the shard before or the shard after, also when a block comes again."""
+    """Each shard is written once, beside its place, and moved there.
+
+    Not `concurrent`, although TensorStore is: it uses all cores for one block, and more blocks at once were measured to
+    cost memory and gain nothing.
+    """
 
     name: ClassVar[str] = "tensorstore"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        any_order=True, concurrent=True, growable=True, live_read=True,
-        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}), schemes=frozenset({"file"}),
-    )  # fmt: skip
+        any_order=True,
+        concurrent=False,
+        growable=True,
+        live_read=True,
+        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        schemes=frozenset({"file"}),
+    )
     requires: ClassVar[tuple[str, ...]] = ("tensorstore",)
     extra: ClassVar[str] = "tensorstore"
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
-        return WriteUnit.SHARD
+        return WriteUnit.SHARD  # frame by frame, a shard of n frames would be rewritten n times
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        return 0
+        return library_bytes(array)
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         return []
 
-    def open(self, plan: LayoutPlan) -> TensorStoreSink:
-        return TensorStoreSink(plan)
+    def open(self, plan: LayoutPlan) -> Sink:
+        return _TensorStoreSink(plan)
 
 
-class TensorStoreSink(WholeFileSink):
-    """One context for all arrays, so that they share threads."""
-
+class _TensorStoreSink(WholeFileSink):
     def __init__(self, plan: LayoutPlan) -> None:
         import tensorstore
 
         self._open_array = tensorstore.open
         self._context = tensorstore.Context(
             {
-                "cache_pool": {"total_bytes_limit": 0},  # nothing that was written is read again
-                "file_io_sync": False,  # the promise is about other programs, not about the power supply
+                "cache_pool": {"total_bytes_limit": 0},  # nothing is read again
+                "file_io_sync": False,  # other programs see the file all the same; an fsync per shard is slow
             }
         )
         super().__init__(plan)
@@ -55,7 +61,7 @@ class TensorStoreSink(WholeFileSink):
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         spec = {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": str(folder)},
+            "kvstore": {"driver": "file", "path": f"{folder}/"},
             "metadata": document,
             "recheck_cached_metadata": False,
             "recheck_cached_data": False,
@@ -63,5 +69,6 @@ class TensorStoreSink(WholeFileSink):
         return self._open_array(spec, context=self._context, open=True, assume_metadata=True).result()
 
     def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
-        # Waiting for the commit, not only for the copy: an error belongs to this block, and memory stays bounded.
+        # Waiting for the commit, not only for the copy: an error belongs to this block, and memory stays bounded. It is
+        # also what makes the promise about the source true.
         handle[region].write(block, can_reference_source_data_indefinitely=True).result()

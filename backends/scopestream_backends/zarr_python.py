@@ -1,4 +1,4 @@
-"""Backend "zarr-python"."""
+"""Backend "zarr-python": whole shards through the reference implementation, in pure Python."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from typing import ClassVar
 
 from scopestream.contract import Capabilities, Sink
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
+from scopestream_backends._whole_files import library_bytes
 from scopestream_backends._zarr_arrays import ZarrArraysSink
+
+_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"  # its own, whatever the program has configured
 
 
 class ZarrPythonBackend:
+    """Needs nothing beside zarr-python, and is the slowest.
+
+    Not `concurrent`: all its arrays share one event loop, so more blocks at once cost memory and gain nothing.
+    """
+
     name: ClassVar[str] = "zarr-python"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        any_order=True, concurrent=True, growable=True, live_read=True,
-        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}), schemes=frozenset({"file"}),
-    )  # fmt: skip
+        any_order=True,
+        concurrent=False,
+        growable=True,
+        live_read=True,
+        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        schemes=frozenset({"file"}),
+    )
     requires: ClassVar[tuple[str, ...]] = ("zarr",)
     extra: ClassVar[str] = "zarr"
 
@@ -23,10 +35,10 @@ class ZarrPythonBackend:
         return WriteUnit.SHARD
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        return 0
+        return library_bytes(array)
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         return []
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return ZarrArraysSink(plan, "zarr.core.codec_pipeline.BatchedCodecPipeline")
+        return ZarrArraysSink(plan, _PIPELINE)

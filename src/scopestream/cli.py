@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,9 @@ from rich.text import Text
 from scopestream.contract import Backend
 from scopestream.demo import CameraKind, DemoOptions, Layout, rows_table, run_demo
 from scopestream.describe import plan_rows, size_text
-from scopestream.dimensions import Dimension
+from scopestream.dimensions import Codec, Dimension
 from scopestream.errors import BackendNotFoundError, ScopestreamError
-from scopestream.info import AxisInfo, DatasetInfo, ImageInfo, clean, inspect
+from scopestream.info import AxisInfo, DatasetInfo, ImageInfo, clean, inspect, printable
 from scopestream.plan import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
 from scopestream.settings import AcquisitionSettings
@@ -31,6 +32,12 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 _WIDTH_OF_FILES = 120  # where output is no terminal
+_BACKENDS_NOTE = """
+ready      its libraries are installed
+unit       what is stored at once (or with a codec and chunks deeper than one frame)
+grows      the first axis may be unbounded
+read live  other programs read what was flushed while more is written
+extra      install it with  pip install 'scopestream[EXTRA]'"""
 
 
 @app.command()
@@ -72,6 +79,7 @@ def info(
         dataset = inspect(path, images)
     console = _console()
     console.print(rows_table(clean(str(path)), _dataset_rows(dataset)))
+    console.print()
     if dataset.images:
         console.print(_images_table(dataset))
         for table in _details(dataset.images[0]):
@@ -85,23 +93,18 @@ def info(
 @app.command()
 def backends() -> None:
     """List the backends: what each can do, and how to install those that are missing."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for header in ("backend", "installed", "unit", "any order", "grows", "read live", "codecs", "to", "pip install"):
-        table.add_column(header, overflow="fold", no_wrap=header in ("backend", "installed", "unit"))
-    failures = []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for header in ("backend", "ready", "unit", "any\norder", "grows", "read\nlive", "codecs", "to", "extra"):
+        table.add_column(header, overflow="fold", no_wrap=header != "extra", vertical="top")
     for name in backend_names():
         try:
             table.add_row(*_backend_cells(load_backend(name)))
         except BackendNotFoundError as error:
-            table.add_row(Text(name), Text("broken", style="red"), *[Text("")] * 7)
-            failures.append(str(error))
+            reason = clean(repr(error.__cause__) if error.__cause__ else str(error))
+            table.add_row(Text(name), Text("broken", style="red"), *[Text("")] * 6, Text(reason, style="red"))
     console = _console()
     console.print(table)
-    console.print(
-        Text("unit: what is stored at once, for 2048 x 2048 uint16 frames in shards and without a codec", style="dim")
-    )
-    for failure in failures:
-        console.print(Text(clean(failure), style="red"))
+    console.print(Text(_BACKENDS_NOTE, style="dim"))
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
@@ -120,9 +123,9 @@ def _short_errors() -> Iterator[None]:
 
 def _fail(message: str, items: list[str] | None = None, code: int = 1) -> NoReturn:
     console = _console(stderr=True)
-    console.print(Text(message, style="bold red"))
+    console.print(Text(printable(message), style="bold red"))
     for item in items or []:
-        console.print(Text(f"  - {item}", style="red"))
+        console.print(Text(f"  - {printable(item)}", style="red"))
     raise typer.Exit(code)
 
 
@@ -158,7 +161,7 @@ def _read_settings(path: Path) -> AcquisitionSettings:
 def _console(*, stderr: bool = False) -> Console:
     """Made when it is needed, for the streams of that moment."""
     console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and console.width == 80:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_OF_FILES
     return console
 
@@ -191,7 +194,7 @@ def _images_table(dataset: DatasetInfo) -> Table:
     shown, total = len(dataset.images), dataset.n_images
     axes = ", ".join(axis.name for axis in dataset.images[0].axes)
     table = Table(
-        title=f"Images ({axes})", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=Text(f"Images ({axes})"), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for header in ("path", "name", "shape", "dtype", "chunk", "shard", "codec", "levels"):
         table.add_column(header, overflow="fold")
@@ -211,7 +214,9 @@ def _images_table(dataset: DatasetInfo) -> Table:
 
 def _details(image: ImageInfo) -> Iterator[Table]:
     what = clean(f"image {image.path}" if image.path else "the image")
-    axes = Table(title=f"Axes of {what}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    axes = Table(
+        title=Text(f"Axes of {what}"), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for header in ("axis", "type", "size", "step", "origin", "extent"):
         axes.add_column(header, justify="right" if header in ("size", "step", "origin", "extent") else "left")
     for axis in image.axes:
@@ -219,7 +224,11 @@ def _details(image: ImageInfo) -> Iterator[Table]:
     yield axes
     if image.channels:
         channels = Table(
-            title=f"Channels of {what}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+            title=Text(f"Channels of {what}"),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         for header in ("channel", "colour", "contrast"):
             channels.add_column(header)
@@ -244,29 +253,31 @@ def _axis_cells(axis: AxisInfo) -> tuple[str, ...]:
 
 
 def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+    return "\u00d7".join(map(str, shape))
 
 
 def _backend_cells(backend: Backend) -> list[Text]:
     can = backend.capabilities
-    missing = missing_library(backend)
-    typical = make_plan(_typical_settings(), backend).arrays[0]
-    installed = Text("no", style="yellow") if missing else Text("yes", style="green")
+    installed = Text("no", style="yellow") if missing_library(backend) else Text("yes", style="green")
+    units = dict.fromkeys(str(backend.unit(make_plan(settings, backend).arrays[0])) for settings in _typical_settings())
     return [
         Text(backend.name, style="bold"),
         installed,
-        Text(str(backend.unit(typical))),
-        *(Text("yes") if yes else Text("no", style="dim") for yes in (can.any_order, can.growable, can.live_read)),
-        Text(", ".join(sorted(can.codecs))),
-        Text(", ".join(sorted(can.schemes))),
-        Text(f"scopestream[{backend.extra}]" if backend.extra else "scopestream"),
+        Text("\nor ".join(units)),
+        *(Text("yes") if yes else Text("no", style="yellow") for yes in (can.any_order, can.growable, can.live_read)),
+        Text("\n".join(sorted(can.codecs))),
+        Text("\n".join(sorted(can.schemes))),
+        Text(backend.extra or "none needed"),
     ]
 
 
-def _typical_settings() -> AcquisitionSettings:
+def _typical_settings() -> Iterator[AcquisitionSettings]:
+    """Without a codec, and with one where chunks are deeper than a frame."""
     dimensions = (
         Dimension(name="t", count=100, type="time"),
         Dimension(name="y", count=2048, type="space"),
         Dimension(name="x", count=2048, type="space"),
     )
-    return AcquisitionSettings(path="typical.ome.zarr", dtype="uint16", dimensions=dimensions)
+    plain = AcquisitionSettings(path="typical.ome.zarr", dtype="uint16", dimensions=dimensions)
+    yield plain
+    yield plain.model_copy(update={"codec": Codec.model_validate("zstd"), "chunks": {"t": 4, "y": 512, "x": 512}})

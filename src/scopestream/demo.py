@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from scopestream.demo_check import Reader, checksum, compare, open_reader
 from scopestream.demo_micromanager import DemoError, TakeFrame, interval_s, micromanager_camera
@@ -188,9 +190,10 @@ def run_demo(options: DemoOptions, console: Console) -> bool:
         settings = demo_settings(options, camera.frame_shape, camera.pixel_um)
         stream, checksums = _record(camera, settings, console)
     plan = stream.plan
+    for table in (rows_table("The plan", plan_rows(plan)), rows_table("What happened", stats_rows(stream.stats))):
+        console.print()
+        console.print(table)
     console.print()
-    console.print(rows_table("The plan", plan_rows(plan)))
-    console.print(rows_table("What happened", stats_rows(stream.stats)))
     reader = open_reader(plan, load_backend(plan.backend).requires)
     same = _report_comparison(plan, checksums, reader, console)
     sheet = _contact_sheet(plan, reader, camera.name, console)
@@ -200,10 +203,8 @@ def run_demo(options: DemoOptions, console: Console) -> bool:
 
 def rows_table(title: str, rows: list[tuple[str, str]]) -> Table:
     """Labels and values, without markup in either."""
-    from rich.text import Text
-
     table = Table(
-        title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
+        title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
     )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -220,12 +221,12 @@ def stats_rows(stats: Stats) -> list[tuple[str, str]]:
         ("skipped, dropped, failed", f"{stats.frames_skipped}, {stats.frames_dropped}, {stats.frames_failed}"),
         ("bytes in", size_text(stats.bytes_in)),
         ("bytes written, all levels", size_text(stats.bytes_written)),
-        ("time", f"{stats.seconds:.2f} s, from the first moment to the last document"),
-        ("rate", f"{stats.mb_per_s:.1f} MB/s, as fast as the camera"),
+        ("time", f"{stats.seconds:.2f} s, from open to closed"),
+        ("rate", f"{stats.mb_per_s:.1f} MB/s of frames"),
         ("append, median", f"{stats.append_p50_ms:.3f} ms"),
         ("append, 99th percentile", f"{stats.append_p99_ms:.3f} ms"),
         ("append, longest", f"{stats.append_max_ms:.3f} ms"),
-        ("queue, most at once", f"{stats.queue_peak} blocks"),
+        ("queue, most at once", f"{stats.queue_peak} block{'s' * (stats.queue_peak != 1)}"),
     ]
 
 
@@ -236,12 +237,16 @@ def _record(camera: Camera, settings: AcquisitionSettings, console: Console) -> 
         TextColumn("queue {task.fields[queue]}"), TimeElapsedColumn(), console=console, expand=True,
     )  # fmt: skip
     with open_stream(settings) as stream:
-        console.print(f"[bold]Dataset[/bold]  {stream.path}", highlight=False)
+        console.print(f"[bold]Dataset[/bold]  {escape(stream.path)}", highlight=False)
         stream.set_metadata("demo", {"camera": camera.name})
-        with progress:
-            recorder = Recorder(stream, progress)
-            camera.record(stream.plan.settings, recorder.take)
-            recorder.show()
+        try:
+            with progress:
+                recorder = Recorder(stream, progress)
+                camera.record(stream.plan.settings, recorder.take)
+                recorder.show()
+        except KeyboardInterrupt:
+            console.print(f"Stopped; the {stream.stats.frames_in} frames so far are in {escape(stream.path)}.")
+            raise
     return stream, recorder.checksums
 
 

@@ -18,10 +18,17 @@ from scopestream.errors import ScopestreamError
 from scopestream.framelog import FRAME_LOG
 
 MAX_DOCUMENT_BYTES = 64_000_000
-MAX_LINE_BYTES = 1_000_000
+MAX_LINE_BYTES = 16_000_000
 MAX_IMAGES = 1_000_000
+MAX_LEVELS = 64
 _MAX_TEXT = 200
-_KINDS = {"plate": "plate", "bioformats2raw.layout": "bioformats2raw", "multiscales": "image", "well": "well"}
+_KINDS = {
+    "plate": "plate",
+    "bioformats2raw.layout": "bioformats2raw",
+    "multiscales": "image",
+    "well": "well",
+    "labels": "labels",
+}
 
 
 class DatasetError(ScopestreamError, ValueError):
@@ -125,8 +132,12 @@ def inspect(path: Path, max_images: int = 8) -> DatasetInfo:
 
 def clean(text: str) -> str:
     """Text that is safe in a terminal: printable, and not endless."""
-    short = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
-    return "".join(character if character.isprintable() else "\ufffd" for character in short)
+    return printable(text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "...").replace("\n", " ")
+
+
+def printable(text: str) -> str:
+    """Text without anything that would control a terminal, except for line ends."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
 
 
 # -- documents ------------------------------------------------------------------------------------------------------
@@ -150,6 +161,8 @@ def _root_document(path: Path) -> dict[str, Any]:
 def _document(folder: Path) -> dict[str, Any]:
     """`zarr.json` of a folder. Raises DatasetError that says what is wrong with it."""
     path = folder / "zarr.json"
+    if not path.is_file():
+        raise DatasetError(f"{path} is {'not a file' if path.exists() else 'missing'}")
     try:
         size = path.stat().st_size
         if size > MAX_DOCUMENT_BYTES:
@@ -223,6 +236,8 @@ def _image_paths(info: DatasetInfo, ome: dict[str, Any]) -> Iterator[str]:
                 info.problems.append(str(error))
     elif info.kind == "bioformats2raw":
         yield from _series(info)
+    elif info.kind == "labels":
+        yield from (path for one in _list(ome.get("labels")) if (path := _inside(info, one)) is not None)
 
 
 def _fields(info: DatasetInfo, ome: dict[str, Any], well: str) -> Iterator[str]:
@@ -270,7 +285,7 @@ def _image(info: DatasetInfo, path: str) -> ImageInfo:
     folder = info.path / path
     ome = _dict(_document(folder).get("attributes")).get("ome") if not path else _group_ome(info, path)
     multiscale = _dict(next(iter(_list(_dict(ome).get("multiscales"))), None))
-    datasets = [_dict(one) for one in _list(multiscale.get("datasets"))]
+    datasets = [_dict(one) for one in _list(multiscale.get("datasets"))[:MAX_LEVELS]]
     levels = []
     for dataset in datasets:
         level = _inside(info, dataset.get("path"))
@@ -367,13 +382,15 @@ def _count_files(info: DatasetInfo) -> None:
 def _count_log(info: DatasetInfo) -> dict[str, int] | None:
     """Lines of the frame log by status, read as a stream."""
     counts: dict[str, int] = {}
+    if not (info.path / FRAME_LOG).is_file():
+        return None
     try:
         with (info.path / FRAME_LOG).open("rb") as log:
             while line := log.readline(MAX_LINE_BYTES):
                 status = _status_of(line)
                 counts[status] = counts.get(status, 0) + 1
-    except FileNotFoundError:
-        return None
+                while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    line = log.readline(MAX_LINE_BYTES)  # the rest of a line that nobody should have written
     except OSError as error:
         info.problems.append(f"{FRAME_LOG} cannot be read: {error.strerror}")
         return None
@@ -387,7 +404,7 @@ def _status_of(line: bytes) -> str:
         record = json.loads(line)
     except (ValueError, RecursionError):
         # A kill may cut the last line off; that is not damage.
-        return "unreadable" if line.endswith(b"\n") else "cut off"
+        return "unreadable" if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES else "cut off"
     status = _dict(record).get("status")
     return status if status in ("written", "skipped", "dropped", "failed") else "unreadable"
 
@@ -410,7 +427,7 @@ def _text(value: object) -> str:
 
 
 def _ints(value: object) -> tuple[int, ...]:
-    return tuple(one for one in _list(value) if isinstance(one, int))
+    return tuple(one for one in _list(value) if isinstance(one, int) and abs(one) < 1 << 63)
 
 
 def _number(value: object, at: int) -> float | None:

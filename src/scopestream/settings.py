@@ -50,7 +50,7 @@ def stored_dimensions(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...
     room = {0: 1, 1: 1, 2: 3}
     kept: set[str] = set()
     # Fastest first, but every channel before any custom dimension, which would take its place.
-    for dimension in sorted(dimensions[::-1], key=lambda dimension: dimension.type == "other"):
+    for _, dimension in sorted(enumerate(dimensions), key=lambda item: (item[1].type == "other", -item[0])):
         rank = _TYPE_RANK.get(dimension.type)
         if rank is not None and room[rank] > 0:
             room[rank] -= 1
@@ -234,7 +234,7 @@ def _problems_of_order(order: tuple[str, ...], stored: tuple[Dimension, ...]) ->
     if ranks != sorted(ranks):
         problems.append(
             f"storage order {', '.join(order)} is not one that OME-Zarr readers open: time comes first, then channel, "
-            f'then space (OME-Zarr 0.5, "multiscales" metadata). Frames may arrive in any order with storage_order="ome"'
+            f'then space (OME-Zarr 0.5, "multiscales"). Frames may arrive in any order with storage_order="ome"'
         )
     if stored[0].count is None and order[0] != stored[0].name:
         problems.append(f"unbounded dimension {stored[0].name!r} must be the first in storage order")

@@ -76,7 +76,8 @@ class Writer:
                     raise MemoryLimitError(
                         f"All {self._n_buffers} blocks of {self._buffer_bytes} bytes that memory_limit allows are "
                         f"open, and none of them is complete. This frame was not accepted. Write frames in "
-                        f"acquisition order, raise memory_limit, make shards smaller, or use a backend that stores single frames."
+                        f"acquisition order, raise memory_limit, make shards smaller, or use a backend that "
+                        f"stores single frames."
                     )
                 if on_full == "raise":
                     raise StreamFullError(
