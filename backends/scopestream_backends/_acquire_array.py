@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BACKLOG_BYTES = 128 * 2**20  # of slabs that may wait for the disk, where they are smaller than this
 _STALL_S = 60.0
+_POLL_S = 0.01
 _SHUFFLES = {"none": 0, "byte": 1, "bit": 2}
 
 
@@ -72,18 +73,10 @@ class ArrayWriter:
 
     def close(self) -> None:
         """End the stream, make sure that its files are complete, and state the shape. Raises OSError."""
-        stream, self._stream = self._stream, None
         try:
-            if stream is not None:
-                stream.close()
-                for slab in self._slabs:
-                    for file in self._files(slab):
-                        if not self._is_complete(file):
-                            raise OSError(errno.EIO, f"acquire-zarr left {file} incomplete")
+            self._end()
         except (OSError, RuntimeError) as error:
             raise self._failure(error) from error
-        finally:
-            self._state_shape()
 
     def _send(self, number: int, frame: np.ndarray) -> None:
         if self._stream is None:
@@ -99,16 +92,29 @@ class ArrayWriter:
         self._stream.append(frame)  # copies
         self._n_sent += 1
         if self._n_sent == self._n_frames:
-            self.close()  # gives its threads and memory back
+            self._end()  # gives its threads and memory back
+
+    def _end(self) -> None:
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                stream.close()
+        finally:
+            self._state_shape()
+            self._set_aside_incomplete()
 
     def _begin(self, slab: int) -> None:
-        while len(self._slabs) >= self._max_slabs:
+        """Wait while too many slabs do, and raise OSError when this one may not fit on the disk."""
+        while self._slabs and (len(self._slabs) >= self._max_slabs or self._missing_bytes() > 0):
             self._wait_for(self._slabs[0])
             self._slabs.popleft()
-        needed, free = self._slab_bytes * (len(self._slabs) + 1), shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise OSError(errno.ENOSPC, f"the next files need up to {needed} bytes and the disk has {free}")
+        if (missing := self._missing_bytes()) > 0:
+            raise OSError(errno.ENOSPC, f"the next files need up to {self._slab_bytes} bytes, {missing} too many")
         self._slabs.append(slab)
+
+    def _missing_bytes(self) -> int:
+        """How much the disk lacks for the slabs that wait, as if nothing of them were written, and one more."""
+        return self._slab_bytes * (len(self._slabs) + 1) - shutil.disk_usage(self._folder).free
 
     def _wait_for(self, slab: int) -> None:
         """Return when all files of the slab are complete. Raises OSError when they do not grow any more."""
@@ -119,7 +125,7 @@ class ArrayWriter:
                 grown, since = size, monotonic()
             elif monotonic() - since > _STALL_S:
                 raise OSError(errno.EIO, f"{waiting[0]} has not grown for {_STALL_S:g} seconds")
-            sleep(0.002)
+            sleep(_POLL_S)
 
     def _files(self, slab: int) -> list[Path]:
         """Files of a slab; acquire-zarr makes all of them, even where every pixel is zero."""
@@ -127,16 +133,26 @@ class ArrayWriter:
         first = [slab] if len(counts) > 2 else range(counts[0])
         return [self._folder.joinpath("c", *map(str, file)) for file in product(first, *map(range, counts[1:]))]
 
+    def _set_aside_incomplete(self) -> None:
+        """Rename files that no reader could open, so that readers find none; then raise OSError."""
+        slabs, self._slabs = self._slabs, deque()
+        broken = [file for slab in slabs for file in self._files(slab) if not self._is_complete(file)]
+        for file in broken:
+            if file.exists():
+                file.rename(file.with_name(f".{file.name}.incomplete"))
+        if broken:
+            raise OSError(errno.EIO, f"acquire-zarr left {len(broken)} files incomplete, the first of them {broken[0]}")
+
     def _is_complete(self, file: Path) -> bool:
         """Whether the file ends with an index and its checksum, which acquire-zarr writes last."""
-        length = 16 * prod([size // step for size, step in zip(self._array.file_shape, self._array.chunks, strict=True)])
+        index_bytes = 16 * (prod(self._array.file_shape) // prod(self._array.chunks))
         try:
-            with file.open("rb") as stream:
-                stream.seek(-length - 4, os.SEEK_END)
-                tail = stream.read()
+            with file.open("rb", buffering=0) as stream:
+                stream.seek(-index_bytes - 4, os.SEEK_END)
+                tail = stream.read(index_bytes + 4)
         except OSError:  # not there, or still shorter than an index
             return False
-        return bool(google_crc32c.value(tail[:length]) == int.from_bytes(tail[length:], "little"))
+        return bool(google_crc32c.value(tail[:-4]) == int.from_bytes(tail[-4:], "little"))
 
     def _state_shape(self) -> None:
         """acquire-zarr states the length that arrived, whatever was planned."""
@@ -149,39 +165,44 @@ class ArrayWriter:
     def _failure(self, error: Exception) -> OSError:
         return OSError(
             getattr(error, "errno", None) or errno.EIO,
-            f"Frames could not be stored in {self._folder}: {error}. Files that are complete are safe, "
-            f"the last {len(self._slabs)} may not be. Make room on the disk, and start a new acquisition",
+            f"Frames could not be stored in {self._folder}: {error}. Those in complete files are safe. "
+            f"Make room on the disk, or make sure that it is there, and start a new acquisition",
         )
 
     def _settings(self) -> StreamSettings:
-        from acquire_zarr import (
-            ArraySettings, CompressionCodec, CompressionSettings, Compressor, Dimension, DimensionType, StreamSettings,
-        )  # fmt: skip
+        import acquire_zarr as library
 
         array = self._array
-        kinds = {"time": DimensionType.TIME, "channel": DimensionType.CHANNEL, "space": DimensionType.SPACE}
+        kinds = {
+            "time": library.DimensionType.TIME,
+            "channel": library.DimensionType.CHANNEL,
+            "space": library.DimensionType.SPACE,
+        }
+        codecs = {"blosc-zstd": library.CompressionCodec.BLOSC_ZSTD, "blosc-lz4": library.CompressionCodec.BLOSC_LZ4}
         before = len(array.axes) - 2
         dimensions = [
-            Dimension(
+            library.Dimension(
                 name=array.axes[axis],
-                kind=kinds.get(array.types[axis], DimensionType.OTHER),
+                kind=kinds.get(array.types[axis], library.DimensionType.OTHER),
                 array_size_px=array.shape[axis],  # 0: unbounded
                 chunk_size_px=array.chunks[axis],
                 shard_size_chunks=array.file_shape[axis] // array.chunks[axis],
             )
             for axis in (*array.arrival, before, before + 1)
         ]
-        settings = ArraySettings(output_key="", data_type=array.dtype, dimensions=dimensions)
+        settings = library.ArraySettings(output_key="", data_type=array.dtype, dimensions=dimensions)
         if list(array.arrival) != sorted(array.arrival):
             settings.storage_dimension_order = list(array.axes)
         if array.codec.name != "none":
-            settings.compression = CompressionSettings(
-                compressor=Compressor.BLOSC1,
-                codec={"blosc-zstd": CompressionCodec.BLOSC_ZSTD, "blosc-lz4": CompressionCodec.BLOSC_LZ4}[array.codec.name],
+            settings.compression = library.CompressionSettings(
+                compressor=library.Compressor.BLOSC1,
+                codec=codecs[array.codec.name],
                 level=array.codec.level,
                 shuffle=_SHUFFLES[array.codec.shuffle],
             )
-        return StreamSettings(store_path=str(self._folder), arrays=[settings], overwrite=False, max_threads=self._n_threads)
+        return library.StreamSettings(
+            store_path=str(self._folder), arrays=[settings], overwrite=False, max_threads=self._n_threads
+        )
 
 
 def slab_bytes(array: ArrayPlan) -> int:

@@ -33,7 +33,7 @@ def library_bytes(array: ArrayPlan) -> int:
     """
     before = len(array.axes) - 2
     n_frames = prod(array.file_shape[:before])
-    frame = [round_up(size, step) for size, step in zip(array.frame_shape, array.file_shape[before:], strict=True)]
+    frame = map(round_up, array.frame_shape, array.file_shape[before:])
     block_bytes = n_frames * prod(frame) * array.dtype.itemsize
     is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
     return 2 * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
@@ -79,7 +79,7 @@ class WholeFileSink(ABC):
                 self._show(array, visible)
             self._lengths[array] = max(length, before)
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027  # not abstract, and empty since nothing waits
         pass
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class WholeFileSink(ABC):
         with self._lock:
             if (handle := self._handles.get(array)) is None:
                 planned = self._plan.arrays[array]
-                shape = tuple([round_up(size, step) for size, step in zip(planned.shape, planned.file_shape, strict=True)])
+                shape = tuple(map(round_up, planned.shape, planned.file_shape))
                 if planned.growable:
                     shape = (_ENDLESS * planned.file_shape[0], *shape[1:])
                 handle = self._handles[array] = self._open(self._folder(planned), array_document(planned, shape))
@@ -118,7 +118,7 @@ class WholeFileSink(ABC):
 
 def _padded(block: np.ndarray, file_shape: tuple[int, ...]) -> np.ndarray:
     """The block with the fill value up to whole files; the block itself where nothing is missing."""
-    shape = tuple([round_up(size, step) for size, step in zip(block.shape, file_shape, strict=True)])
+    shape = tuple(map(round_up, block.shape, file_shape))
     if shape == block.shape:
         return block
     whole = np.zeros(shape, block.dtype)

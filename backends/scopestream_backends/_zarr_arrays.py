@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -14,22 +13,26 @@ import numpy as np
 from scopestream.plan import LayoutPlan
 from scopestream_backends._whole_files import WholeFileSink
 
-# Files are made in this folder of the array and then moved to their place. The Rust pipeline writes in place, so that a
-# crash while a shard comes again would cost the frames that it already held; zarr-python reads the old shard first.
-_STAGING = ".writing"
 # zarr's configuration is global: two sinks that open arrays at once would mix up their pipelines.
 _CONFIGURATION = Lock()
 
 
 class ZarrArraysSink(WholeFileSink):
-    """Arrays of zarr-python in a `LocalStore`; `pipeline` names the class of the codec pipeline."""
+    """Arrays of zarr-python in a `LocalStore`; `pipeline` names the class of the codec pipeline.
+
+    Files are made beside the document, as "c.0.1", and then moved to their place, "c/0/1". The Rust pipeline writes in
+    place, so that a crash while a shard comes again would cost the frames that it already held; and zarr-python reads
+    the old shard first, even to replace all of it.
+    """
 
     def __init__(self, plan: LayoutPlan, pipeline: str) -> None:
         import zarr
         from zarr.storage import LocalStore, StorePath
 
-        self._config, self._from_dict = zarr.config, zarr.Array.from_dict
-        self._store_at = lambda folder: StorePath(LocalStore(folder))
+        def array_at(folder: Path, document: dict[str, Any]) -> Any:
+            return zarr.Array.from_dict(StorePath(LocalStore(folder)), document)
+
+        self._array_at, self._config = array_at, zarr.config
         self._settings = {
             "codec_pipeline.path": pipeline,
             "codec_pipeline.strict": True,  # zarrs would fall back to the pipeline of zarr-python, with a mere warning
@@ -37,28 +40,24 @@ class ZarrArraysSink(WholeFileSink):
         }
         super().__init__(plan)
 
-    def close(self) -> None:
-        super().close()
-        for array in self._plan.arrays:
-            shutil.rmtree(self._folder(array) / _STAGING, ignore_errors=True)
-
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
+        staged = {**document, "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}}
         # The pipeline of an array is chosen here, once and for all.
         with _CONFIGURATION, self._config.set(self._settings):
-            return folder, self._from_dict(self._store_at(folder / _STAGING), document)
+            return folder, self._array_at(folder, staged)
 
     def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
         folder, array = handle
         file_shape = array.shards or array.chunks
         ranges = [range(part.start // step, part.stop // step) for part, step in zip(region, file_shape, strict=True)]
-        names = ["/".join(["c", *map(str, file)]) for file in product(*ranges)]
+        keys = [("c", *map(str, file)) for file in product(*ranges)]
         try:
             array[region] = block
-            for name in names:
-                _move(folder / _STAGING / name, folder / name)
+            for key in keys:
+                _move(folder / ".".join(key), folder.joinpath(*key))
         except BaseException:
-            for name in names:  # what is left would take space, and be read when the block is tried again
-                (folder / _STAGING / name).unlink(missing_ok=True)
+            for key in keys:  # what is left would take space, and be read when the block is tried again
+                (folder / ".".join(key)).unlink(missing_ok=True)
             raise
 
 

@@ -1,4 +1,4 @@
-"""Backend "acquire-zarr": frame by frame, in order of arrival, through acquire-zarr, which assembles the shards itself."""
+"""Backend "acquire-zarr": frame by frame, in order of arrival; acquire-zarr assembles the shards itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from scopestream.contract import Capabilities, Sink
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
 from scopestream_backends._acquire_array import BACKLOG_BYTES, ArrayWriter, slab_bytes
 
-_QUEUE_BYTES, _MIN_QUEUE, _MAX_QUEUE = 256 * 2**20, 16, 512  # of every stream, in bytes and frames (`init_frame_queue_`)
+# The queue of every stream, in bytes and frames: constants in acquire-zarr (`init_frame_queue_`).
+_QUEUE_BYTES, _MIN_QUEUE, _MAX_QUEUE = 256 * 2**20, 16, 512
+_LIBRARY_BYTES = 64 * 2**20  # of threads, and of memory that is freed but not given back
 _MAX_ARRAYS = 400  # each has two threads and an open file, of which Linux allows a process 1024 by default
 
 
@@ -43,7 +45,7 @@ class AcquireZarrBackend:
             n_slabs = ceil(array.shape[0] / array.file_shape[0]) if array.arrival else 1
             queued = min(queued, prod(array.shape) * array.dtype.itemsize)
             waiting = min(waiting, slab_bytes(array) * n_slabs)
-        return n_arrays * (queued + waiting)
+        return n_arrays * (queued + waiting) + _LIBRARY_BYTES
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         array = plan.arrays[0]

@@ -69,6 +69,7 @@ class _TensorStoreSink(WholeFileSink):
         return self._open_array(spec, context=self._context, open=True, assume_metadata=True).result()
 
     def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
-        # Waiting for the commit, not only for the copy: an error belongs to this block, and memory stays bounded. It is
-        # also what makes the promise about the source true.
-        handle[region].write(block, can_reference_source_data_indefinitely=True).result()
+        # Waiting for the commit, not only for the copy: an error belongs to this block, and memory stays bounded. The
+        # copy is needed: with can_reference_source_data_indefinitely tensorstore 0.1.86 takes chunks that are deep
+        # along two axes for fill values, and stores nothing (docs/decisions/0007-tensorstore-copies.md).
+        handle[region].write(block).result()

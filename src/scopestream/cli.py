@@ -168,7 +168,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 def _dataset_rows(dataset: DatasetInfo) -> list[tuple[str, str]]:
     status = dict(dataset.status)
-    rows = [("kind", dataset.kind), ("OME-Zarr", dataset.version)]
+    rows = [("kind", dataset.kind), ("OME-Zarr", dataset.version or "not said")]
     if dataset.name:
         rows.append(("name", dataset.name))
     if status:
@@ -185,8 +185,9 @@ def _dataset_rows(dataset: DatasetInfo) -> list[tuple[str, str]]:
     )
     if dataset.log is not None:
         rows.append(("frame log", ", ".join(f"{count} {status}" for status, count in dataset.log.items()) or "empty"))
+    plural = "s" * (dataset.n_checked != 1)
     valid = "no" if dataset.problems else "yes"
-    rows.append(("valid", f"{valid}; {dataset.n_checked} documents checked with yaozarrs"))
+    rows.append(("valid", f"{valid}, {dataset.n_checked} document{plural} checked with yaozarrs"))
     return rows
 
 
@@ -253,7 +254,7 @@ def _axis_cells(axis: AxisInfo) -> tuple[str, ...]:
 
 
 def _times(shape: tuple[int, ...]) -> str:
-    return "\u00d7".join(map(str, shape))
+    return "x".join(map(str, shape))
 
 
 def _backend_cells(backend: Backend) -> list[Text]:

@@ -70,6 +70,11 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "several files a frame": {"dimensions": _dims(t=5), "chunks": _TILES, "shards": {"t": 2, "y": 64, "x": 32}},
     "deep chunks": {"dimensions": _dims(t=2, z=7), "chunks": {"z": 3, **_TILES}, "shards": {"t": 2, "z": 6}},
     "deep along two axes": {"dimensions": _dims(t=5, z=3), "chunks": {"t": 2, "z": 2, **_TILES}, "shards": {"t": 4}},
+    "deep along two of three axes": {
+        "dimensions": _dims(t=4, c=2, z=3),
+        "chunks": {"t": 2, "z": 3, **_TILES},
+        "shards": {"t": 4, "c": 2},
+    },
     "without shards": {"dimensions": _dims(t=3), "chunks": _TILES, "shards": None},
     "without shards, deep": {"dimensions": _dims(t=5), "chunks": {"t": 2, **_TILES}, "shards": None},
     "whole rows": {"dimensions": _dims(t=5), "chunks": {"y": 32, "x": X}, "shards": {"t": 2}},
