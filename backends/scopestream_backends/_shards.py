@@ -125,17 +125,24 @@ class FixedShard(ShardFile):
     def finish(self) -> None:
         """Leave out the chunks behind the last one that was written, which readers then know as missing."""
         if self._indexed and (self.n_left or not self._index_there):
-            n_present = -(-self._end // self._chunk_bytes)
-            index = encode_index(self._index(n_present))
-            file, far = self.open(), self._n_chunks * self._chunk_bytes
-            near = n_present * self._chunk_bytes
-            if self._index_there and near + 2 * len(index) <= far:
-                # First at the far end, so that no index names the chunks where the near one will be written.
-                write_at(file, index, far - len(index))
-                os.ftruncate(file, far)
-            write_at(file, index, near)
-            os.ftruncate(file, near + len(index))
+            self._trim()
         self.release()
+
+    def _trim(self) -> None:
+        n_present = -(-self._end // self._chunk_bytes)
+        index = encode_index(self._index(n_present))
+        near, far = n_present * self._chunk_bytes, self._n_chunks * self._chunk_bytes
+        if self._index_there:
+            if near + 2 * len(index) > far:
+                return  # there is next to nothing to gain
+            # First at the far end, so that no index names the chunks where the near one will be written.
+            self._publish(index, far - len(index))
+        self._publish(index, near)
+
+    def _publish(self, index: bytes, at: int) -> None:
+        file = self.open()
+        write_at(file, index, at)
+        os.ftruncate(file, at + len(index))
 
     def _index(self, n_present: int) -> np.ndarray:
         index = np.full((self._n_chunks, 2), MISSING, np.uint64)
@@ -210,13 +217,13 @@ class TailShard(ShardFile):
 
 
 def supports_sparse_files(folder: Path) -> bool:
-    """Whether a hole in a file of that folder takes no space; assumed where the system does not tell."""
+    """Whether a hole in a file of that folder takes no space; no, where the system does not tell (Windows)."""
     probe, size = folder / ".scopestream-probe", 1 << 20
     try:
         file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_BINARY, 0o666)
         try:
             write_at(file, b"\1", size - 1)
-            blocks = getattr(os.fstat(file), "st_blocks", 0)
+            blocks = getattr(os.fstat(file), "st_blocks", size)
         finally:
             os.close(file)
     finally:

@@ -25,18 +25,20 @@ _ENDLESS = 2**31  # files along a growable axis, as the library is told: more th
 _LIBRARY_BYTES = 64 * 2**20  # of threads, and of memory that is freed but not given back
 
 
-def library_bytes(array: ArrayPlan) -> int:
+def library_bytes(array: ArrayPlan, n_copies: int = 2) -> int:
     """Bytes held at the most while one block is stored.
 
-    Measured for all three libraries: the encoded chunks and the file made of them, each as large as the block with its
-    padding and a little more where data does not compress; and the padded block itself, where padding is needed.
+    n_copies  that the library makes: encoded chunks, and the file made of them, for a start
+
+    Each copy is as large as the block with its padding, and a little more where data does not compress. Where padding
+    is needed, the padded block comes on top. Measured with each library, as peaks of resident memory.
     """
     before = len(array.axes) - 2
     n_frames = prod(array.file_shape[:before])
     frame = map(round_up, array.frame_shape, array.file_shape[before:])
     block_bytes = n_frames * prod(frame) * array.dtype.itemsize
     is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
-    return 2 * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
+    return n_copies * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
 
 
 class WholeFileSink(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from numcodecs import blosc, zstd
 
 from scopestream.contract import Capabilities, WriteUnit
 from scopestream.document import array_document, replace_file, write_document
-from scopestream.plan import ArrayPlan, LayoutPlan
+from scopestream.plan import ArrayPlan, LayoutPlan, max_threads
 from scopestream.tiling import round_up
 from scopestream_backends._geometry import Geometry
 from scopestream_backends._shards import FixedShard, TailShard, supports_sparse_files
@@ -51,7 +50,7 @@ class InplaceBackend:
         frame = prod(padded) * array.dtype.itemsize
         if array.codec.name == "none":
             return frame
-        return 2 * frame * prod(array.chunks[:-2]) * (os.cpu_count() or 1)
+        return 2 * frame * prod(array.chunks[:-2]) * max_threads(array)
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         array = plan.arrays[0]

@@ -56,7 +56,7 @@ class Sink(Protocol):
         """The first axis of a growable array is now at least `length` long; the final call is before `close`."""
 
     def flush(self) -> None:
-        """Return when every block that was written can be read back (where `live_read`)."""
+        """Return when every block that was written can be read back (where `live_read`). Never called twice at once."""
 
     def close(self) -> None:
         """Finalise what arrived. Idempotent; there is no abort."""

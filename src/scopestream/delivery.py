@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class Delivery:
             (axis for axis, kind in enumerate(plan.arrays[0].types[:-2]) if kind == "channel"), None
         )
         n_channels = 1 if self._channel_axis is None else plan.arrays[0].shape[self._channel_axis]
+        self._publishing = threading.Lock()
         self.contrast = Contrast(n_channels, plan.arrays[0].frame_shape)
 
     def store(self, job: Job) -> None:
@@ -43,6 +45,11 @@ class Delivery:
         self._log.add(job.records, "written")
         self._counters.written(len(job.records), n_bytes)
         self._sample(job)
+
+    def publish(self) -> None:
+        """Let other programs see what was stored; called by the stream's flush and by idle writer threads."""
+        with self._publishing:
+            self._sink.flush()
 
     def _write_levels(self, job: Job) -> int:
         data, n_bytes = job.data, 0

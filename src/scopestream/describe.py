@@ -58,7 +58,7 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
             f"peak memory, {fit.name}",
             "cannot: " + "; ".join(fit.problems) if fit.problems else size_text(fit.peak_bytes),
         )
-        for fit in sorted(plan.fits, key=lambda fit: fit.peak_bytes)
+        for fit in sorted(plan.fits, key=lambda fit: (bool(fit.problems), fit.peak_bytes))
     ]
     return rows
 

@@ -7,9 +7,9 @@ needs the other parts is checked in `settings`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_extra_types.color import Color
@@ -122,6 +122,20 @@ class Dimension(Model):
     origin: float = 0.0
     coords: tuple[Channel, ...] | tuple[Position, ...] | tuple[str, ...] | None = None
 
+    if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            count: int | None = None,
+            type: DimensionType = "other",
+            scale: float = 1.0,
+            unit: str | None = None,
+            origin: float = 0.0,
+            coords: Sequence[Channel | Position | Mapping[str, Any] | str | float] | None = None,
+        ) -> None: ...
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: object) -> object:
@@ -175,8 +189,8 @@ class Dimension(Model):
             if self.type == "position" and not duplicates and len(set(folded)) < len(folded):
                 same = sorted(name for name in names if folded.count(name.casefold()) > 1)
                 problems.append(f"positions {', '.join(map(repr, same))} differ only in case")
-        if self.type == "position" and self.count is None:
-            problems.append("positions cannot be unbounded")
+        if self.type in ("position", "channel") and self.count is None:
+            problems.append(f"{self.type}s cannot be unbounded")
         if self.unit is not None:
             kind = unit_kind(self.unit)
             if self.type in ("space", "time") and kind != self.type:
@@ -279,6 +293,10 @@ class Codec(Model):
     name: CodecName
     level: int
     shuffle: Shuffle
+
+    if TYPE_CHECKING:  # validation fills in what is left out
+
+        def __init__(self, *, name: CodecName, level: int = 1, shuffle: Shuffle = "none") -> None: ...
 
     @model_validator(mode="before")
     @classmethod

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from scopestream.dimensions import Codec
 from scopestream.plan import ArrayPlan
 
+_REPLACE_ATTEMPTS = 50
 _CRC32C: dict[str, Any] = {"name": "crc32c"}
 
 
@@ -72,7 +74,15 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Let `path` have that content: readers see the old one or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            # Windows refuses while another program reads the old one, which takes it a moment.
+            if os.name != "nt" or attempt == _REPLACE_ATTEMPTS - 1:
+                raise
+            sleep(0.02)
 
 
 def write_document(folder: Path, document: Mapping[str, Any]) -> None:

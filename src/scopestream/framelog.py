@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from scopestream.jsontext import to_json
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 
@@ -29,26 +29,30 @@ class Record(NamedTuple):
 
 
 class FrameLog:
-    """Appends lines; a line is complete or absent, since each call is one write of whole lines.
-
-    Threads may call it at the same time: the file is opened for appending, and every write is one system call.
-    """
+    """Appends lines, each with one write, so that after a kill a line is complete or absent. Safe from any thread."""
 
     def __init__(self, plan: LayoutPlan, route: Route) -> None:
         self._locate = route.locate
         self._coords = route.coords
-        self._heads = [f',"image":{to_json(image.path)},"index":{{' for image in plan.images]
+        self._heads = [f',"image":{json.dumps(image.path)},"index":{{' for image in plan.images]
         self._names = [f'"{name}":' for name in route.names]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(plan.root / FRAME_LOG, flags, 0o666)
+        self._lock = threading.Lock()
+        self._torn = False
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
         """Log frames that share a status. Raises OSError when the disk does not take it."""
-        tail = f',"status":"{status}"' + (f',"reason":{to_json(reason)}' if reason else "")
+        tail = f',"status":"{status}"' + (f',"reason":{json.dumps(reason)}' if reason else "")
         text = "".join([self._line(record, tail) for record in records])
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(self._file, data) :]
+        with self._lock:
+            if self._torn:  # a full disk took a part of a line
+                text = "\n" + text
+            data = memoryview(text.encode())
+            self._torn = True
+            while data:
+                data = data[os.write(self._file, data) :]
+            self._torn = False
 
     def close(self) -> None:
         if self._file >= 0:
@@ -67,10 +71,14 @@ class FrameLog:
 def read_frames(path: str | Path) -> Iterator[dict[str, Any]]:
     """The records of a dataset, in the order in which they were logged.
 
-    Each has frame, image, index, status, time, and where given reason and metadata. A last line that a kill cut off
-    is left out.
+    Each has frame, image, index, status, time, and where given reason and metadata. Lines that a kill or a full disk
+    cut off are left out.
     """
     with (Path(path) / FRAME_LOG).open("rb") as lines:
         for line in lines:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record

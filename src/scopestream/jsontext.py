@@ -18,8 +18,14 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from scopestream.errors import MetadataError
 
 
-def to_json(value: object) -> str:
-    """One line of JSON. Raises MetadataError, a TypeError, when `value` has something that JSON cannot hold."""
+def to_json(value: object, outcome: str = "nothing was changed") -> str:
+    """A mapping as one line of JSON.
+
+    outcome  what the error says of the call that brought it
+    Raises MetadataError, a TypeError, when `value` is no mapping or has something that JSON cannot hold.
+    """
+    if not isinstance(value, Mapping):
+        raise MetadataError(f"Metadata is a mapping, not a {type(value).__name__}; {outcome}.")
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError):
@@ -27,7 +33,7 @@ def to_json(value: object) -> str:
     try:
         return json.dumps(_jsonable(value), allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError, PydanticSerializationError) as error:
-        raise MetadataError(f"Metadata cannot be stored as JSON: {error}. The frame was not consumed.") from None
+        raise MetadataError(f"Metadata cannot be stored as JSON: {error}; {outcome}.") from None
 
 
 def _jsonable(value: object) -> Any:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
+
+_PAGE = 1 << 16
+
+
+class FrameSet:
+    """Numbers of frames; one byte for each, and none for long stretches that no frame was written to."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def __contains__(self, number: int) -> bool:
+        page = self._pages.get(number // _PAGE)
+        return page is not None and page[number % _PAGE] != 0
+
+    def add(self, number: int) -> None:
+        page = self._pages.get(number // _PAGE)
+        if page is None:
+            page = self._pages[number // _PAGE] = bytearray(_PAGE)
+        page[number % _PAGE] = 1
 
 
 class Locator:
@@ -29,8 +49,10 @@ class Locator:
                 coords.append(items.get(value, 0))
             elif value is None:
                 problems.append(f"{dimension.name!r} is missing")
+            elif not hasattr(value, "__index__"):
+                problems.append(f"{dimension.name!r} is {value!r}, which is neither a whole number nor a name")
             else:
-                number = int(value)
+                number = operator.index(value)
                 if number < 0 or (dimension.count is not None and number >= dimension.count):
                     problems.append(
                         f"{dimension.name!r} has no item {number} (it has {dimension.count or 'any from 0'})"

@@ -29,7 +29,11 @@ class MetadataWriter:
     def __init__(self, plan: LayoutPlan) -> None:
         self._plan = plan
         self._extra: dict[str, Any] = {}
-        self._state: dict[str, Any] = {"version": version("scopestream"), "status": "recording"}
+        self._state: dict[str, Any] = {
+            "version": version("scopestream"),
+            "backend": plan.backend,
+            "status": "recording",
+        }
 
     def create(self) -> None:
         """All groups, the settings, and OME-XML without planes. The root folder exists."""

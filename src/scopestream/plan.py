@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,6 +18,8 @@ from scopestream.dimensions import Codec, Dimension, DimensionType, Position
 from scopestream.settings import AcquisitionSettings
 from scopestream.tiling import SHARD_BYTES, chunk_shape, round_up, shard_shape
 
+# More than these wait for the disk, not for the processor.
+MAX_WRITER_THREADS = 8
 LayoutKind = Literal["image", "bioformats2raw", "plate"]
 COARSEST_PIXELS = 256  # levels="auto" halves until both sides of a frame are at most this
 
@@ -114,8 +117,10 @@ class BackendFit:
 class LayoutPlan:
     """The layout of one dataset.
 
-    backend   the one that would write it, and `reason` why
-    fits      every backend that was considered
+    held_bytes  that are needed besides the blocks: by the backend, and for the pyramid
+    peak_bytes  that are needed at the least, blocks included
+    backend     the one that would write it, and `reason` why
+    fits        every backend that was considered
     """
 
     settings: AcquisitionSettings
@@ -123,6 +128,7 @@ class LayoutPlan:
     images: tuple[ImagePlan, ...]
     arrays: tuple[ArrayPlan, ...]
     unit: WriteUnit
+    held_bytes: int
     peak_bytes: int
     backend: str = ""
     reason: str = ""
@@ -202,9 +208,13 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
             codec=settings.codec, arrival=arrival,
         )  # fmt: skip
 
+    def held_by(array: ArrayPlan) -> int:
+        # The next levels of a block take a third of it, and the arithmetic two frames.
+        pyramid = 0 if n_levels == 1 else block_bytes(array, needs.unit(array)) // 2 + 2 * array.frame_bytes
+        return needs.held_bytes(array, len(groups) * n_levels) + pyramid * max_threads(array)
+
     def peak_of(array: ArrayPlan) -> int:
-        own = peak_bytes(settings.dimensions[:-2], array, needs.unit(array))
-        return own + needs.held_bytes(array, len(groups) * n_levels)
+        return peak_bytes(settings.dimensions[:-2], array, needs.unit(array)) + held_by(array)
 
     shards: tuple[int, ...] | None = None
     if settings.shards is not None:
@@ -223,8 +233,18 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
         images.append(replace(group, arrays=tuple(range(first, len(arrays)))))
     return LayoutPlan(
         settings=settings, kind=_kind(settings), images=tuple(images), arrays=tuple(arrays),
-        unit=needs.unit(levels[0]), peak_bytes=peak_of(levels[0]),
+        unit=needs.unit(levels[0]), held_bytes=held_by(levels[0]), peak_bytes=peak_of(levels[0]),
     )  # fmt: skip
+
+
+def max_threads(array: ArrayPlan) -> int:
+    """How many threads may store blocks: one where bytes only pass through, the cores where they are compressed."""
+    return 1 if array.codec.name == "none" else min(os.cpu_count() or 1, MAX_WRITER_THREADS)
+
+
+def block_bytes(array: ArrayPlan, unit: WriteUnit) -> int:
+    """Bytes of the largest block."""
+    return prod(array.block_extent(unit)) * array.frame_bytes
 
 
 def peak_bytes(loop: Sequence[Dimension], array: ArrayPlan, unit: WriteUnit) -> int:
@@ -240,7 +260,7 @@ def peak_bytes(loop: Sequence[Dimension], array: ArrayPlan, unit: WriteUnit) -> 
             faster = loop[slowest + 1 :]
             n_open = prod(ceil((other.count or 1) / extent.get(other.name, 1)) for other in faster)
             break
-    return (n_open + 1) * prod(extent.values()) * array.frame_bytes
+    return (n_open + 1) * block_bytes(array, unit)
 
 
 def _kind(settings: AcquisitionSettings) -> LayoutKind:

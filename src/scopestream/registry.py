@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -76,13 +75,16 @@ def resolve(settings: AcquisitionSettings) -> Resolution:
     usable = [entry for entry in tried if not entry[1].problems]
     if not usable:
         reasons = "\n".join(f"  {fit.name}: {'; '.join(fit.problems)}" for fit in fits)
-        memory_only = all("memory_limit" in problem for fit in fits for problem in fit.problems)
+        memory_only = all("memory_limit" in problem for _, fit, _ in tried for problem in fit.problems)
         kind = MemoryLimitError if memory_only else PlanError
         raise kind(f"No backend can write these settings; nothing was written.\n{reasons}")
     plan, fit, backend = min(usable, key=lambda entry: _preference(*entry))
-    others = f"; of {', '.join(sorted(fit.name for _, fit, _ in usable))}" if len(usable) > 1 else ""
-    reason = f"stores each {plan.unit} as it comes and holds the least memory{others}"
-    return Resolution(replace(plan, backend=backend.name, reason=reason, fits=fits), backend)
+    return Resolution(
+        replace(
+            plan, backend=backend.name, reason=_reason(plan, backend, [fit.name for _, fit, _ in usable]), fits=fits
+        ),
+        backend,
+    )
 
 
 def _preference(plan: LayoutPlan, fit: BackendFit, backend: Backend) -> tuple[object, ...]:
@@ -90,6 +92,17 @@ def _preference(plan: LayoutPlan, fit: BackendFit, backend: Backend) -> tuple[ob
     can = backend.capabilities
     units = list(WriteUnit)
     return (not can.live_read, not can.any_order, units.index(plan.unit), fit.peak_bytes, fit.name)
+
+
+def _reason(plan: LayoutPlan, backend: Backend, usable: Sequence[str]) -> str:
+    """What spoke for the backend, in the order of `_preference`."""
+    can = backend.capabilities
+    facts = [
+        *(["readable while it grows"] if can.live_read else []),
+        *(["any order"] if can.any_order else []),
+        f"stores each {plan.unit} as it comes",
+    ]
+    return ", ".join(facts) + (f"; {', '.join(sorted(usable))} could" if len(usable) > 1 else "; no other could")
 
 
 def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, BackendFit]:
@@ -124,10 +137,3 @@ def _raise_unless_fit(fit: BackendFit, settings: AcquisitionSettings) -> None:
         return
     kind = MemoryLimitError if fit.peak_bytes > settings.memory_limit else PlanError
     raise kind(f"Backend {fit.name!r} cannot write these settings: {'; '.join(fit.problems)}. Nothing was written.")
-
-
-def n_writer_threads(backend: Backend, plan: LayoutPlan) -> int:
-    """Threads that help: one where order counts or bytes only pass through, all cores where they are compressed."""
-    if not backend.capabilities.concurrent or plan.settings.codec.name == "none":
-        return 1
-    return max(1, min(os.cpu_count() or 1, 8))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import yaml
+from numpy.typing import DTypeLike
 from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
 
-from scopestream.dimensions import Codec, Dimension, Model, Plate
+from scopestream.dimensions import Codec, CodecName, Dimension, Model, Plate
 
 if TYPE_CHECKING:
     from scopestream.plan import LayoutPlan
@@ -112,6 +114,26 @@ class AcquisitionSettings(Model):
     on_exists: Literal["error", "overwrite", "increment"] = "error"
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
+
+    if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
+
+        def __init__(
+            self,
+            *,
+            path: str | Path,
+            dtype: DTypeLike,
+            dimensions: Sequence[Dimension | Mapping[str, Any]],
+            plate: Plate | None = None,
+            storage_order: Literal["ome", "acquisition"] | Sequence[str] = "ome",
+            chunks: int | str | Mapping[str, int] = "auto",
+            shards: int | str | Mapping[str, int] | None = "auto",
+            codec: Codec | CodecName | Mapping[str, Any] = "none",
+            levels: int | Literal["auto"] = 1,
+            backend: str = "auto",
+            on_exists: Literal["error", "overwrite", "increment"] = "error",
+            memory_limit: int | str = "1GB",
+            on_full: Literal["block", "raise", "drop"] = "block",
+        ) -> None: ...
 
     @field_validator("path", mode="before")
     @classmethod

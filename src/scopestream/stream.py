@@ -17,10 +17,10 @@ from scopestream.errors import FrameIndexError, FrameMismatchError, StreamClosed
 from scopestream.folder import create_root, settled
 from scopestream.framelog import FrameLog, Record, read_frames
 from scopestream.jsontext import to_json
-from scopestream.locate import Locator
+from scopestream.locate import FrameSet, Locator
 from scopestream.metadata import MetadataWriter
-from scopestream.plan import LayoutPlan
-from scopestream.registry import n_writer_threads, resolve
+from scopestream.plan import LayoutPlan, block_bytes, max_threads
+from scopestream.registry import resolve
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
@@ -52,7 +52,7 @@ class Stream:
         self._in_order = not backend.capabilities.any_order
         self._last_of_image = [-1] * len(plan.images)
         self._next = 0
-        self._taken = bytearray(plan.n_frames or 0)
+        self._taken = FrameSet()
         self._lengths = [0] * len(plan.images)
         self._lock = threading.RLock()
         self._closed = False
@@ -64,14 +64,13 @@ class Stream:
         self._counters = Counters()
         self._sink = backend.open(plan)
         self._delivery = Delivery(plan, self._route, self._sink, self._log, self._counters)
-        block_bytes = _block_bytes(plan)
-        held = backend.held_bytes(plan.arrays[0], len(plan.arrays))
+        buffer_bytes = block_bytes(plan.arrays[0], plan.unit)
         self._writer = Writer(
             self._delivery.store,
-            self._sink.flush,
-            n_threads=n_writer_threads(backend, plan),
-            n_buffers=(int(plan.settings.memory_limit) - held) // block_bytes,
-            buffer_bytes=block_bytes,
+            self._delivery.publish,
+            n_threads=max_threads(plan.arrays[0]) if backend.capabilities.concurrent else 1,
+            n_buffers=(int(plan.settings.memory_limit) - plan.held_bytes) // buffer_bytes,
+            buffer_bytes=buffer_bytes,
         )
         self._assembler = Assembler(plan, self._borrow)
 
@@ -145,10 +144,11 @@ class Stream:
                 raise FrameIndexError(
                     f"Cannot skip {n} frames: only {total - self._next} of {total} are left. Nothing was skipped."
                 )
-            numbers = [number for number in range(self._next, self._next + n) if not self._is_taken(number)]
-            self._leave_out(numbers, "skipped", reason)
-            self._counters.frames_skipped += len(numbers)
-            self._next += n
+            for number in range(self._next, self._next + n):
+                if number not in self._taken:
+                    self._leave_out(number, "skipped", reason)
+                    self._counters.frames_skipped += 1
+                self._next += 1
 
     def flush(self) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
@@ -161,7 +161,7 @@ class Stream:
                 for job in self._assembler.partial():
                     self._writer.submit(job)
             self._writer.drain()
-            self._sink.flush()
+            self._delivery.publish()
             self._check_open()
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
@@ -205,14 +205,14 @@ class Stream:
         if not isinstance(frame, np.ndarray) or frame.shape != self._shape or frame.dtype != self._dtype:
             frame = self._checked(frame, number)
         self._check_place(number)
-        record = Record(number, time(), None if metadata is None else to_json(metadata))
+        record = Record(number, time(), None if metadata is None else to_json(metadata, "the frame was not consumed"))
         image, index = self._route.locate(number)
         try:
             job = self._assembler.add(image, index, frame, record)
         except StreamFullError:
             if self._settings.on_full != "drop":
                 raise
-            self._leave_out([number], "dropped", "the disk was behind the camera")
+            self._leave_out(number, "dropped", "the disk was behind the camera")
             self._counters.frames_dropped += 1
             return
         self._took(number, image, index)
@@ -240,7 +240,7 @@ class Stream:
                 f"All {total} frames of the plan have come. This one was not written; close the stream. For an open "
                 f"end, give the first dimension count=None."
             )
-        if self._is_taken(number):
+        if number in self._taken:
             raise FrameIndexError(
                 f"There is a frame at {self._locator.text(self._route.coords(number))} already; every place is written "
                 f"once. This frame was not written. `skip` moves `append` past places that `write` has filled."
@@ -253,26 +253,19 @@ class Stream:
                     f"stores frames in acquisition order only. It was not written. Use another backend for any order."
                 )
 
-    def _is_taken(self, number: int) -> bool:
-        return number < len(self._taken) and self._taken[number] != 0
-
     def _took(self, number: int, image: int, index: tuple[int, ...]) -> None:
-        if number >= len(self._taken):
-            self._taken.extend(bytes(number + 1 - len(self._taken) + 4096))
-        self._taken[number] = 1
+        self._taken.add(number)
         self._last_of_image[image] = max(number, self._last_of_image[image])
         if index and index[0] >= self._lengths[image]:
             self._lengths[image] = index[0] + 1
 
-    def _leave_out(self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None) -> None:
-        now = time()
-        self._log.add([Record(number, now, None) for number in numbers], status, reason)
-        for number in numbers:
-            image, index = self._route.locate(number)
-            self._took(number, image, index)
-            job = self._assembler.leave_out(image, index)
-            if job is not None:
-                self._writer.submit(job)
+    def _leave_out(self, number: int, status: Literal["skipped", "dropped"], reason: str | None) -> None:
+        self._log.add([Record(number, time(), None)], status, reason)
+        image, index = self._route.locate(number)
+        self._took(number, image, index)
+        job = self._assembler.leave_out(image, index)
+        if job is not None:
+            self._writer.submit(job)
 
     def _borrow(self) -> Buffer:
         return self._writer.borrow("block" if self._settings.on_full == "block" else "raise")
@@ -331,10 +324,3 @@ class Stream:
             windows=self._delivery.contrast.windows,
             records=read_frames(self._plan.root),
         )
-
-
-def _block_bytes(plan: LayoutPlan) -> int:
-    frames = 1
-    for size in plan.arrays[0].block_extent(plan.unit):
-        frames *= size
-    return frames * plan.arrays[0].frame_bytes

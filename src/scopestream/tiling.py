@@ -3,8 +3,8 @@
 The rules, which `docs/guide/layout.md` explains to users:
 
 * A chunk is one frame deep. A frame of at most 4 MB is one chunk; a larger one is cut into tiles with sides that are
-  powers of two: 1 to 4 MB and as square as may be, smaller only where that would pad the frame by more than an
-  eighth.
+  powers of two: 1 to 4 MB and as square as may be, smaller only where that would pad the frame by more than a
+  sixth.
 * A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB. An axis that
   does not fit whole is cut into equal parts.
 """
@@ -16,7 +16,7 @@ from math import ceil, prod
 
 CHUNK_BYTES = 4 * 2**20
 SHARD_BYTES = 512_000_000
-_MAX_PADDING = 1.125
+_MAX_PADDING = 7 / 6
 _GOOD_CHUNK_BYTES = 2**20
 _SMALL_SIDE = 512  # a frame this narrow is not cut along that side
 _SIDES = (4096, 2048, 1024, 512, 256, 128, 64)

@@ -33,9 +33,9 @@ def dims(y: int, x: int, **counts: int | None) -> list[dict[str, Any]]:
         ((1200, 1200), 2, (1200, 1200)),  # 95 % QE sCMOS with large pixels
         ((2048, 2048), 2, (1024, 1024)),  # sCMOS
         ((2048, 2048), 1, (2048, 2048)),
-        ((2304, 2304), 2, (256, 512)),  # any larger power of two would pad by more than an eighth
+        ((2304, 2304), 2, (256, 512)),  # any larger power of two would pad by more than a sixth
         ((2160, 2560), 2, (256, 512)),
-        ((3200, 3200), 2, (256, 256)),
+        ((3200, 3200), 2, (256, 512)),
         ((4096, 4096), 2, (1024, 1024)),
         ((2304, 4096), 2, (512, 1024)),
         ((97, 131), 2, (97, 131)),
@@ -51,7 +51,7 @@ def test_automatic_chunks_are_small_powers_of_two_that_pad_little(frame: tuple[i
     height, width = tile_shape(frame, itemsize, 4 * 2**20)
     assert height * width * itemsize <= 4 * 2**20
     padded = -(-frame[0] // height) * height * -(-frame[1] // width) * width
-    assert padded <= 1.125 * prod(frame)
+    assert padded * 6 <= 7 * prod(frame)
     for side, size in ((height, frame[0]), (width, frame[1])):
         assert side == size or side & (side - 1) == 0, "a power of two, or the whole side"
 
@@ -162,7 +162,7 @@ def test_the_automatic_backend_says_why() -> None:
     settings = AcquisitionSettings(path="a.ome.zarr", dtype="uint16", dimensions=dims(64, 64, t=4))
     layout = settings.plan()
     assert layout.backend == "inplace"
-    assert "holds the least memory" in layout.reason
+    assert layout.reason.startswith("readable while it grows, any order, stores each frame as it comes")
     assert {fit.name for fit in layout.fits} >= {"inplace", "tensorstore", "acquire-zarr", "zarr-python", "zarrs"}
 
 

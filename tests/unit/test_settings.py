@@ -75,7 +75,7 @@ def test_positions_without_names_are_numbered() -> None:
     ("fields", "message"),
     [
         (dims({"name": "p", "count": 2}, {"name": "q", "coords": [Position(name="a")]}), "are both positions"),
-        (dims({"name": "t", "count": 2}, {"name": "c", "count": None}), "'c' is unbounded; only the first"),
+        (dims({"name": "t", "count": 2}, {"name": "z", "count": None}), "'z' is unbounded; only the first"),
         (dims({"name": "z", "count": None}, {"name": "c", "count": 2}), "would not be the first axis on disk"),
         (dims({"name": "angle", "count": None}, {"name": "c", "count": 2}), "would have to tell images apart"),
         ({"dimensions": [{"name": "y", "count": None}, {"name": "x", "count": 8}]}, "the camera has a size"),
@@ -96,6 +96,7 @@ def test_positions_without_names_are_numbered() -> None:
         (dims({"name": "c", "coords": ["a", "a"]}), "coords repeat 'a'"),
         (dims({"name": "p", "coords": ["a", "A"]}), "differ only in case"),
         (dims({"name": "p", "count": None}), "positions cannot be unbounded"),
+        (dims({"name": "c", "count": None}), "channels cannot be unbounded"),
         (dims({"name": "p", "coords": ["../up"]}), "unsafe as a part of a path"),
         (dims({"name": "p", "coords": [".."]}), "unsafe as a part of a path"),
         (dims({"name": "p", "coords": ["CON"]}), "unsafe as a part of a path"),
@@ -140,10 +141,10 @@ def test_all_problems_are_reported_at_once() -> None:
             dtype="complex64",
             codec="gzip",
             memory_limit="lots",
-            **dims({"name": "t", "count": 2}, {"name": "t", "count": 2}, {"name": "c", "count": None}),
+            **dims({"name": "t", "count": 2}, {"name": "t", "count": 2}, {"name": "z", "count": None}),
         )
     text = str(caught.value)
-    for problem in ("complex64", "gzip", "memory_limit", "two dimensions 't'", "'c' is unbounded"):
+    for problem in ("complex64", "gzip", "memory_limit", "two dimensions 't'", "'z' is unbounded"):
         assert problem in text
 
 

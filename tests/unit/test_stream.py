@@ -101,6 +101,7 @@ def test_a_frame_is_placed_by_names_and_numbers(tmp_path: Path) -> None:
         ({"t": 3, "p": 0, "c": 0}, "'t' has no item 3"),
         ({"t": -1, "p": 0, "c": 0}, "'t' has no item -1"),
         ({"t": 0, "p": "middle", "c": 0}, r"'p' has no item 'middle' \(it has left, right\)"),
+        ({"t": 1.9, "p": 0, "c": 0}, "'t' is 1.9, which is neither a whole number nor a name"),
         ({"t": 0, "p": 0}, "'c' is missing"),
         ({"t": 0, "p": 0, "c": 0, "z": 0}, "no dimension 'z'"),
         ({"t": 9, "p": "middle"}, "'t' has no item 9.*'middle'.*'c' is missing"),
@@ -146,10 +147,12 @@ def test_metadata_is_kept_with_each_frame(tmp_path: Path) -> None:
     assert "metadata" not in second
 
 
-@pytest.mark.parametrize("metadata", [{"raw": b"bytes"}, {"object": object()}, {(1, 2): "key"}, {"z": 1j}])
+@pytest.mark.parametrize(
+    "metadata", [{"raw": b"bytes"}, {"object": object()}, {(1, 2): "key"}, {"z": 1j}, ["list"], "text"]
+)
 def test_metadata_that_json_cannot_hold_is_refused_with_its_frame(tmp_path: Path, metadata: Any) -> None:
     with open_stream(settings(tmp_path)) as stream:
-        with pytest.raises(MetadataError, match="The frame was not consumed"):
+        with pytest.raises(MetadataError, match="the frame was not consumed"):
             stream.append(frame(0), metadata=metadata)
         stream.append(frame(0))
     assert [record["frame"] for record in read_frames(stream.path)] == [0]
