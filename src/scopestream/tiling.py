@@ -5,8 +5,8 @@ The rules, which `docs/guide/layout.md` explains to users:
 * A chunk is one frame deep. A frame of at most 4 MB is one chunk; a larger one is cut into tiles with sides that are
   powers of two: 1 to 4 MB and as square as may be, smaller only where that would pad the frame by more than a
   sixth.
-* A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB. An axis that
-  does not fit whole is cut into equal parts.
+* A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB, or
+  8192 chunks where they are small. An axis that does not fit whole is cut into equal parts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from math import ceil, prod
 
 CHUNK_BYTES = 4 * 2**20
 SHARD_BYTES = 512_000_000
+MAX_CHUNKS_OF_SHARD = 8192  # of which readers must fetch the index before the first pixel: 128 KiB
 _MAX_PADDING = 7 / 6
 _GOOD_CHUNK_BYTES = 2**20
 _SMALL_SIDE = 512  # a frame this narrow is not cut along that side
@@ -102,7 +103,9 @@ def shard_shape(
         return tuple(shape)
     max_bytes = wanted if isinstance(wanted, int) else SHARD_BYTES
     for axis in reversed(arrival):
-        room = max_bytes // (prod(shape) // shape[axis] * itemsize * chunks[axis])  # in chunks along this axis
+        others = prod(shape) // shape[axis] * chunks[axis]
+        # In chunks along this axis.
+        room = min(max_bytes // (others * itemsize), MAX_CHUNKS_OF_SHARD * prod(chunks) // others)
         count = counts[axis]
         if count is not None and room >= ceil(count / chunks[axis]):
             shape[axis] = round_up(count, chunks[axis])

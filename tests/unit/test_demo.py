@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from scopestream import demo, read_frames
 from scopestream.cli import app
-from scopestream.demo_check import checksum, compare, open_reader
-from scopestream.synthetic import BACKGROUND, SyntheticCamera
+from scopestream.demo.check import checksum, compare, open_reader
+from scopestream.demo.synthetic import BACKGROUND, SyntheticCamera
 
 run = CliRunner().invoke
 

@@ -64,6 +64,8 @@ def test_automatic_chunks_are_small_powers_of_two_that_pad_little(frame: tuple[i
         (dims(1024, 1024, t=1000, c=2, z=20), (6, 2, 20, 1024, 1024)),
         (dims(512, 512, t=None), (976, 512, 512)),
         (dims(512, 512, t=10), (10, 512, 512)),
+        # Frames that are small: no more chunks than an index of 128 KiB lists.
+        (dims(64, 64, t=None), (8192, 64, 64)),
         # Too long for one shard: equal parts.
         (dims(2048, 2048, z=100), (50, 2048, 2048)),
     ],

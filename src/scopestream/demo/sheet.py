@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scopestream.demo_check import ReadFrame
+from scopestream.demo.check import ReadFrame
 from scopestream.plan import ImagePlan, LayoutPlan
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from scopestream.demo_check import Reader, checksum, compare, open_reader
-from scopestream.demo_micromanager import DemoError, TakeFrame, interval_s, micromanager_camera
-from scopestream.demo_sheet import write_contact_sheet
+from scopestream.demo.check import Reader, checksum, compare, open_reader
+from scopestream.demo.micromanager import DemoError, TakeFrame, interval_s, micromanager_camera
+from scopestream.demo.sheet import write_contact_sheet
+from scopestream.demo.synthetic import SyntheticCamera
 from scopestream.describe import plan_rows, size_text
 from scopestream.dimensions import Channel, Dimension, Plate, Position
 from scopestream.plan import LayoutPlan
@@ -28,7 +29,6 @@ from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Stats
 from scopestream.stream import Stream, open_stream
-from scopestream.synthetic import SyntheticCamera
 
 N_PLANES = 5
 CHANNELS = (Channel(name="DAPI", color="#4d7dff"), Channel(name="FITC", color="#2ee06b"))
