@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import ceil, prod
-
-import numpy as np
 
 from scopestream.plan import ArrayPlan
 
@@ -20,7 +17,6 @@ class Geometry:
     files          (rows, columns) of files that a frame is spread over
     tiles_of_file  (rows, columns) of tiles in each
     slab_bytes     of a chunk that belong to one frame
-    whole_rows     the tiles lie in a frame as they lie in the file, so that nothing needs to be cut
     """
 
     def __init__(self, array: ArrayPlan) -> None:
@@ -37,8 +33,6 @@ class Geometry:
         self.chunk_bytes = prod(array.chunks) * array.dtype.itemsize
         self.slab_bytes = prod(self.tile) * array.dtype.itemsize
         self.n_chunks = prod(self.chunks_deep) * prod(self.tiles_of_file)
-        self.whole_rows = self.tile[1] == x and self.files == (1, 1) and self.n_deep == 1
-        self._scratch = threading.local()
 
     def n_blocks(self, file: Sequence[int], extent: Sequence[int]) -> int:
         """Blocks of `extent` frames that fall into a file and into the array.
@@ -69,7 +63,7 @@ class Geometry:
                 yield (row, column), rows, range(column * wide, min((column + 1) * wide, n_columns))
 
     def runs(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
-        """What of a cut frame lies side by side in one file: (first chunk, where in the cut frame)."""
+        """Which tiles of a frame lie side by side in one file: (first chunk, where in the tiles)."""
         wide = self.tiles_of_file[1]
         if self.n_deep > 1:  # only a slab of each chunk is of this frame
             for number, (y, x) in enumerate(product(rows, columns)):
@@ -80,34 +74,7 @@ class Geometry:
             for number, y in enumerate(rows):
                 yield number * wide, (y, slice(columns.start, columns.stop))
 
-    def chunks_of(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[slice, slice]]]:
-        """The chunks of a frame in one file: (chunk, its pixels)."""
-        (height, width), wide = self.tile, self.tiles_of_file[1]
+    def chunks_of(self, rows: range, columns: range) -> Iterator[tuple[int, int, int]]:
+        """The chunks of a frame in one file: (chunk, row of its tile, column of its tile)."""
         for y, x in product(rows, columns):
-            number = (y - rows.start) * wide + x - columns.start
-            yield number, (slice(y * height, (y + 1) * height), slice(x * width, (x + 1) * width))
-
-    def cut(self, frame: np.ndarray) -> np.ndarray:
-        """(Y, X) -> (rows, columns, y, x) of tiles, C-contiguous; edges are padded with zeros.
-
-        The memory is this thread's own and used again by the next call.
-        """
-        (rows, columns), (height, width) = self.n_tiles, self.tile
-        tiles: np.ndarray | None = getattr(self._scratch, "tiles", None)
-        if tiles is None:
-            tiles = np.zeros((rows, columns, height, width), frame.dtype)
-            self._scratch.tiles = tiles
-        for tile_rows, y_range in _whole_and_rest(frame.shape[0], height, rows):
-            for tile_columns, x_range in _whole_and_rest(frame.shape[1], width, columns):
-                part = tiles[tile_rows, tile_columns]
-                pixels = frame[y_range, x_range]
-                h, w = pixels.shape[0] // part.shape[0], pixels.shape[1] // part.shape[1]
-                part[:, :, :h, :w] = pixels.reshape(part.shape[0], h, part.shape[1], w).swapaxes(1, 2)
-        return tiles
-
-
-def _whole_and_rest(size: int, step: int, n: int) -> list[tuple[slice, slice]]:
-    """(tiles, pixels) of the whole tiles along one side, and of the one that the edge cuts."""
-    whole = size // step
-    parts = [(slice(whole), slice(whole * step)), (slice(whole, n), slice(whole * step, size))]
-    return [(tiles, pixels) for tiles, pixels in parts if pixels.start != pixels.stop and pixels.stop]
+            yield (y - rows.start) * self.tiles_of_file[1] + x - columns.start, y, x

@@ -15,7 +15,7 @@ from numcodecs import blosc, zstd
 
 from scopestream.contract import Capabilities, WriteUnit
 from scopestream.document import array_document, replace_file, write_document
-from scopestream.plan import ArrayPlan, LayoutPlan, max_threads
+from scopestream.plan import ArrayPlan, LayoutPlan, block_bytes, max_threads
 from scopestream.tiling import round_up
 from scopestream_backends._geometry import Geometry
 from scopestream_backends._shards import FixedShard, TailShard, supports_sparse_files
@@ -42,14 +42,13 @@ class InplaceBackend:
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
         deep = prod(array.chunks[:-2]) > 1
-        return WriteUnit.CHUNK if deep and array.codec.name != "none" else WriteUnit.FRAME
+        return WriteUnit.CHUNK if deep and array.codec.name != "none" else WriteUnit.TILED_FRAME
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        """One frame cut into tiles; with a codec one block in tiles and its encoded form for each thread."""
-        padded = [round_up(size, step) for size, step in zip(array.shape[-2:], array.chunks[-2:], strict=True)]
-        frame = prod(padded) * array.dtype.itemsize
+        """Nothing; with a codec a block in its encoded form, and once more in one piece, for each thread."""
         if array.codec.name == "none":
-            return frame
+            return 0
+        frame = block_bytes(array, WriteUnit.TILED_FRAME)
         return 2 * frame * prod(array.chunks[:-2]) * max_threads(array)
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
@@ -70,6 +69,7 @@ class InplaceSink:
         self._arrays = plan.arrays
         self._paths = [plan.root / array.path for array in plan.arrays]
         self._encode = _encoder(plan.arrays[0])
+        self._tiled = unit is WriteUnit.TILED_FRAME
         self._extent = plan.arrays[0].block_extent(unit)
         by_level: dict[int, Geometry] = {}
         self._geometry = [by_level.get(a.level) or by_level.setdefault(a.level, Geometry(a)) for a in plan.arrays]
@@ -94,7 +94,7 @@ class InplaceSink:
 
     def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
         if self._encode is None:
-            self._write_plain(array, origin, block[(0,) * (block.ndim - 2)])
+            self._write_plain(array, origin, block)
         else:
             self._write_encoded(array, origin, block, self._encode, final=final)
 
@@ -133,14 +133,10 @@ class InplaceSink:
         write_document(self._paths[array], array_document(plan, (length, *plan.shape[1:])))
         self._published[array] = length
 
-    def _write_plain(self, array: int, origin: tuple[int, ...], frame: np.ndarray) -> None:
+    def _write_plain(self, array: int, origin: tuple[int, ...], tiles: np.ndarray) -> None:
         """Put the bytes of one frame where they belong."""
         geometry = self._geometry[array]
         file, first_chunk, slab = geometry.locate(origin[:-2])
-        if geometry.whole_rows:
-            self._put(array, (*file, 0, 0), [(_bytes(frame), first_chunk * geometry.chunk_bytes)])
-            return
-        tiles = geometry.cut(frame)
         for at, rows, columns in geometry.each_file():
             pieces = [
                 (_bytes(tiles[part]), (first_chunk + chunk) * geometry.chunk_bytes + slab * geometry.slab_bytes)
@@ -175,8 +171,8 @@ class InplaceSink:
         file, first_chunk, _ = geometry.locate(origin[:-2])
         for at, rows, columns in geometry.each_file():
             chunks = [
-                (first_chunk + chunk, encode(_padded(block[(..., *pixels)], plan.chunks)))
-                for chunk, pixels in geometry.chunks_of(rows, columns)
+                (first_chunk + chunk, encode(block[y, x] if self._tiled else _chunk(block, y, x, plan.chunks)))
+                for chunk, y, x in geometry.chunks_of(rows, columns)
             ]
             if plan.shards is None:
                 self._replace_chunk(array, (*file, *at), chunks[0][1])
@@ -191,10 +187,7 @@ class InplaceSink:
 
     def _replace_chunk(self, array: int, file: Key, data: bytes | memoryview) -> None:
         """Without shards a chunk is a file, which appears at once."""
-        missing = self._geometry[array].chunk_bytes - len(data) if self._encode is None else 0
-        path = self._file_path(array, file)
-        # Only a chunk that is higher than the frame lacks its last rows here; `cut` pads all others.
-        replace_file(path, b"".join((data, bytes(missing))) if missing else data)
+        replace_file(self._file_path(array, file), data)
 
     def _shard(self, key: Key) -> FixedShard | TailShard:
         """The shard of that key, made when its first frame comes."""
@@ -252,8 +245,10 @@ def _bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _padded(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _chunk(block: np.ndarray, row: int, column: int, shape: tuple[int, ...]) -> np.ndarray:
     """A chunk of the full shape, C-contiguous, zeros past the edge of the array."""
+    height, width = shape[-2:]
+    part = block[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
     if part.shape == shape:
         return np.ascontiguousarray(part)
     chunk = np.zeros(shape, part.dtype)

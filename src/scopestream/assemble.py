@@ -9,6 +9,7 @@ import numpy as np
 
 from scopestream.framelog import Record
 from scopestream.plan import LayoutPlan
+from scopestream.tiles import Tiler
 
 Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
 
@@ -20,7 +21,7 @@ class Block:
     image    number in `plan.images`
     origin   of the block, storage order
     buffer   memory that `data` lies in; None until the first frame comes
-    data     (..., Y, X), the frames that fit into the array
+    data     (..., Y, X), the frames that fit into the array, or the tiles of a single frame
     filled   which of them arrived, without the last two axes
     n_open   frames that neither arrived nor were skipped
     records  of frames that arrived and are not stored yet
@@ -61,6 +62,7 @@ class Assembler:
         self._growable = array.growable
         self._frame_shape = array.frame_shape
         self._dtype = array.dtype
+        self._tiler = Tiler(array.frame_shape, array.tile) if plan.tiled_on_arrival else None
         self._borrow = borrow
         self._blocks: dict[tuple[int, ...], Block] = {}
 
@@ -74,11 +76,14 @@ class Assembler:
         if block.data is None:
             buffer = self._borrow()
             block.buffer = buffer
-            shape = (*block.filled.shape, *self._frame_shape)
+            shape = (*block.filled.shape, *self._frame_shape) if self._tiler is None else self._tiler.shape
             block.data = np.ndarray(shape, self._dtype, buffer)
         self._blocks[key] = block
         local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
-        block.data[local] = frame
+        if self._tiler is None:
+            block.data[local] = frame
+        else:
+            self._tiler.cut(frame, block.data)
         block.filled[local] = True
         block.records.append(record)
         return self._close_one(key, block)
@@ -125,7 +130,7 @@ class Assembler:
     def _job(self, block: Block, *, keep: bool) -> Job:
         assert block.data is not None, "a block that is handed over holds a frame"
         data, filled = block.data, block.filled
-        if self._growable:  # the array ends with the last frame that came, not with the block
+        if self._growable and len(filled) > 1:  # the array ends with the last frame that came, not with the block
             length = int(np.flatnonzero(filled.reshape(len(filled), -1).any(axis=1))[-1]) + 1
             data, filled = data[:length], filled[:length]
         if not filled.all():

@@ -46,8 +46,8 @@ class Sink(Protocol):
 
         array   which entry of `plan.arrays`
         origin  first element, storage order, a multiple of the write unit
-        block   (..., Y, X) of whole frames with as many axes as the array, C-contiguous, dtype of the plan, clipped to
-                the shape of the array
+        block   (..., Y, X) of whole frames with as many axes as the array, clipped to the shape of the array; for the
+                unit TILED_FRAME (rows, columns, y, x) of tiles, zeros past the edges. C-contiguous, dtype of the plan
         final   False when the block comes again with more frames, because `Stream.flush` could not wait for them
         Raises OSError when this block, or one accepted earlier, could not be stored.
         """

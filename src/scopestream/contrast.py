@@ -12,20 +12,22 @@ class Contrast:
     """The window of every channel: the darkest 1st and the brightest 99.8th percentile of the sampled frames."""
 
     def __init__(self, n_channels: int, frame_shape: tuple[int, int]) -> None:
-        self._steps = tuple(max(1, side // _SAMPLE_SIDE) for side in frame_shape)
+        self.steps = (max(1, frame_shape[0] // _SAMPLE_SIDE), max(1, frame_shape[1] // _SAMPLE_SIDE))
         self._seen = [0] * n_channels
         self._windows: list[tuple[float, float] | None] = [None] * n_channels
 
-    def sample(self, channel: int, frame: np.ndarray) -> None:
-        """Look at one (Y, X) frame: at the first, second, fourth, ... of its channel, and at every 64th."""
+    def wants(self, channel: int) -> bool:
+        """Count a frame; whether to look at it: at the first, second, fourth, ... of a channel, and every 64th."""
         seen = self._seen[channel] = self._seen[channel] + 1
-        if seen & (seen - 1) and seen % 64:
+        return not seen & (seen - 1) or not seen % 64
+
+    def add(self, channel: int, pixels: np.ndarray) -> None:
+        """Take every `steps`-th pixel of a frame into account."""
+        values = pixels.astype(np.float64)
+        values = values[np.isfinite(values)]
+        if values.size == 0:
             return
-        pixels = frame[:: self._steps[0], :: self._steps[1]].astype(np.float64)
-        pixels = pixels[np.isfinite(pixels)]
-        if pixels.size == 0:
-            return
-        low, high = (float(value) for value in np.percentile(pixels, _PERCENTILES))
+        low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
         old = self._windows[channel]
         self._windows[channel] = (low, high) if old is None else (min(low, old[0]), max(high, old[1]))
 

@@ -11,10 +11,11 @@ from scopestream.assemble import Job
 from scopestream.contract import Sink
 from scopestream.contrast import Contrast
 from scopestream.framelog import FrameLog
-from scopestream.plan import LayoutPlan
+from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.pyramid import halve
 from scopestream.route import Route
 from scopestream.stats import Counters
+from scopestream.tiles import Tiler
 
 
 class Delivery:
@@ -27,6 +28,10 @@ class Delivery:
         self._locate = route.locate
         self._levels: Sequence[tuple[int, ...]] = [image.arrays for image in plan.images]
         self._growable = plan.arrays[0].growable
+        self._tilers = [Tiler(plan.arrays[n].frame_shape, plan.arrays[n].tile) for n in plan.images[0].arrays]
+        self._comes_tiled = plan.tiled_on_arrival
+        self._must_cut = plan.unit is WriteUnit.TILED_FRAME and not plan.tiled_on_arrival
+        self._scratch = threading.local()
         self._channel_axis = next(
             (axis for axis, kind in enumerate(plan.arrays[0].types[:-2]) if kind == "channel"), None
         )
@@ -57,13 +62,29 @@ class Delivery:
             if level:
                 data = halve(data)
             if self._growable:
-                self._sink.extend(array, job.origin[0] + len(data))
-            self._sink.write(array, job.origin, data, final=job.buffer is not None)
-            n_bytes += data.nbytes
+                self._sink.extend(array, job.origin[0] + (1 if self._comes_tiled else len(data)))
+            block = self._cut(level, data) if self._must_cut else data
+            self._sink.write(array, job.origin, block, final=job.buffer is not None)
+            n_bytes += block.nbytes
         return n_bytes
+
+    def _cut(self, level: int, data: np.ndarray) -> np.ndarray:
+        """A single frame in tiles, in memory of this thread that the next call uses again."""
+        if not hasattr(self._scratch, "tiles"):
+            self._scratch.tiles = [np.zeros(tiler.shape, data.dtype) for tiler in self._tilers]
+        tiles: np.ndarray = self._scratch.tiles[level]
+        self._tilers[level].cut(data[(0,) * (data.ndim - 2)], tiles)
+        return tiles
 
     def _sample(self, job: Job) -> None:
         for record in job.records:
             _, index = self._locate(record.number)
-            frame: np.ndarray = job.data[tuple([i - o for i, o in zip(index, job.origin, strict=False)])]
-            self.contrast.sample(0 if self._channel_axis is None else index[self._channel_axis], frame)
+            channel = 0 if self._channel_axis is None else index[self._channel_axis]
+            if not self.contrast.wants(channel):
+                continue
+            if self._comes_tiled:
+                pixels = self._tilers[0].every(job.data, self.contrast.steps)
+            else:
+                frame = job.data[tuple([i - o for i, o in zip(index, job.origin, strict=False)])]
+                pixels = frame[:: self.contrast.steps[0], :: self.contrast.steps[1]]
+            self.contrast.add(channel, pixels)

@@ -25,9 +25,14 @@ COARSEST_PIXELS = 256  # levels="auto" halves until both sides of a frame are at
 
 
 class WriteUnit(StrEnum):
-    """The smallest piece that a backend stores once, and never reads back to write it again."""
+    """The smallest piece that a backend stores once, and never reads back to write it again.
+
+    TILED_FRAME is a frame that comes cut into the tiles of its chunks, which costs the core nothing: it copies each
+    frame anyhow.
+    """
 
     FRAME = "frame"
+    TILED_FRAME = "tiled frame"
     CHUNK = "chunk"
     SHARD = "shard"
 
@@ -65,13 +70,18 @@ class ArrayPlan:
         return self.shape[-2], self.shape[-1]
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """(y, x) of a chunk."""
+        return self.chunks[-2], self.chunks[-1]
+
+    @property
     def frame_bytes(self) -> int:
         return self.shape[-2] * self.shape[-1] * self.dtype.itemsize
 
     def block_extent(self, unit: WriteUnit) -> tuple[int, ...]:
         """How many frames along each axis before the frame make one block of that unit."""
         n_before = len(self.axes) - 2
-        if unit is WriteUnit.FRAME:
+        if unit in (WriteUnit.FRAME, WriteUnit.TILED_FRAME):
             return (1,) * n_before
         extent = (self.chunks if unit is WriteUnit.CHUNK else self.file_shape)[:n_before]
         return tuple(
@@ -157,6 +167,11 @@ class LayoutPlan:
         return None if None in counts else prod(count or 0 for count in counts)
 
     @property
+    def tiled_on_arrival(self) -> bool:
+        """Whether the one copy of a frame cuts it; with more levels each must be cut after it was made."""
+        return self.unit is WriteUnit.TILED_FRAME and len(self.images[0].arrays) == 1
+
+    @property
     def payload_bytes(self) -> int | None:
         """Uncompressed bytes of all levels, None when unbounded."""
         if self.n_frames is None:
@@ -209,8 +224,8 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
         )  # fmt: skip
 
     def held_by(array: ArrayPlan) -> int:
-        # The next levels of a block take a third of it, and the arithmetic two frames.
-        pyramid = 0 if n_levels == 1 else block_bytes(array, needs.unit(array)) // 2 + 2 * array.frame_bytes
+        # The next levels of a block take a third of it, the arithmetic two frames, and tiles may be cut of each level.
+        pyramid = 0 if n_levels == 1 else 2 * block_bytes(array, needs.unit(array)) + 2 * array.frame_bytes
         return needs.held_bytes(array, len(groups) * n_levels) + pyramid * max_threads(array)
 
     def peak_of(array: ArrayPlan) -> int:
@@ -238,12 +253,17 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
 
 
 def max_threads(array: ArrayPlan) -> int:
-    """How many threads may store blocks: one where bytes only pass through, the cores where they are compressed."""
-    return 1 if array.codec.name == "none" else min(os.cpu_count() or 1, MAX_WRITER_THREADS)
+    """How many threads may store blocks at once: the cores where they are compressed.
+
+    Where bytes only pass through a second thread still helps, since one of them waits for the kernel now and then.
+    """
+    return min(os.cpu_count() or 1, 2 if array.codec.name == "none" else MAX_WRITER_THREADS)
 
 
 def block_bytes(array: ArrayPlan, unit: WriteUnit) -> int:
     """Bytes of the largest block."""
+    if unit is WriteUnit.TILED_FRAME:
+        return prod(map(round_up, array.frame_shape, array.tile)) * array.dtype.itemsize
     return prod(array.block_extent(unit)) * array.frame_bytes
 
 

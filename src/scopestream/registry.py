@@ -113,7 +113,7 @@ def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, B
             f"it must hold {plan.peak_bytes} bytes, memory_limit is {int(settings.memory_limit)}: "
             + (
                 "make shards smaller or raise memory_limit"
-                if plan.unit is not WriteUnit.FRAME
+                if plan.unit in (WriteUnit.CHUNK, WriteUnit.SHARD)
                 else "raise memory_limit"
             )
         )

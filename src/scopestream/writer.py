@@ -85,7 +85,7 @@ class Writer:
                         f"and memory_limit allows no more. This frame was not accepted; send it again later."
                     )
                 self._changed.wait()
-        return np.empty(self._buffer_bytes, np.uint8)
+        return np.zeros(self._buffer_bytes, np.uint8)  # tiles leave out what lies past the edges
 
     def submit(self, job: Job) -> None:
         """Queue a job; never waits, since the number of buffers bounds the queue."""

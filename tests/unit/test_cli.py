@@ -265,7 +265,7 @@ class TestBackends:
         assert result.exit_code == 0, result.output
         rows = {line.split()[0]: line for line in result.output.splitlines() if line.strip()}
         assert set(backend_names()) <= rows.keys()
-        assert rows["inplace"].split()[1:6] == ["yes", "frame", "yes", "yes", "yes"]
+        assert rows["inplace"].split()[1:6] == ["yes", "tiled", "frame", "yes", "yes"]
         assert "pip install 'scopestream[EXTRA]'" in one_line(result)
 
     def test_one_that_cannot_load_is_a_row_with_the_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ def test_the_automatic_backend_says_why() -> None:
     settings = AcquisitionSettings(path="a.ome.zarr", dtype="uint16", dimensions=dims(64, 64, t=4))
     layout = settings.plan()
     assert layout.backend == "inplace"
-    assert layout.reason.startswith("readable while it grows, any order, stores each frame as it comes")
+    assert layout.reason.startswith("readable while it grows, any order, stores each tiled frame as it comes")
     assert {fit.name for fit in layout.fits} >= {"inplace", "tensorstore", "acquire-zarr", "zarr-python", "zarrs"}
 
 

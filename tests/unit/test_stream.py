@@ -254,7 +254,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyBackend:
     return backend
 
 
-THREE_FRAMES = 4 * Y * X * 2  # and one for the tiles that the backend cuts
+THREE_FRAMES = 3 * Y * X * 2
 
 
 def test_a_slow_disk_blocks_the_camera_and_loses_nothing(tmp_path: Path, faulty: FaultyBackend) -> None:
