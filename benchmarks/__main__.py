@@ -36,6 +36,8 @@ def main(
 ) -> None:
     """Measure; GB/s counts everything from the first append to the end of close()."""
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     chosen = list(dict.fromkeys(["raw", *(runners or RUNNERS)]))
     with tempfile.TemporaryDirectory(dir=folder, prefix="scopestream-bench-") as scratch, output.open("w") as lines:
         for case in cases or CASES:
@@ -63,9 +65,9 @@ def _run(case: str, runner: str, folder: str) -> Row:
 
 def _table(case: str, runs: dict[str, list[Row]]) -> Table:
     table = Table(title=f"{case} ({CASES[case].payload_bytes / 1e9:.2f} GB)")
-    table.add_column("runner")
+    table.add_column("runner", no_wrap=True)
     for heading in COLUMNS.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     raw = median(row["gb_per_s"] for row in runs["raw"])
     for runner, rows in runs.items():
         values = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}

@@ -34,8 +34,8 @@ CASES: dict[str, Case] = {
     for case in (
         Case(
             name="tiles",
-            dimensions=(("t", 512),),
-            n_frames=512,
+            dimensions=(("t", 128),),
+            n_frames=128,
             fields={"chunks": _TILES, "shards": {"t": 16}, "memory_limit": "1GB"},
         ),
         Case(
