@@ -17,6 +17,8 @@ class Geometry:
     files          (rows, columns) of files that a frame is spread over
     tiles_of_file  (rows, columns) of tiles in each
     slab_bytes     of a chunk that belong to one frame
+    runs           for each file of a frame, tiles that lie side by side: (file, ((first chunk, which tiles), ...))
+    tiles          for each file of a frame: (file, ((chunk, row of its tile, column of its tile), ...))
     """
 
     def __init__(self, array: ArrayPlan) -> None:
@@ -33,6 +35,9 @@ class Geometry:
         self.chunk_bytes = prod(array.chunks) * array.dtype.itemsize
         self.slab_bytes = prod(self.tile) * array.dtype.itemsize
         self.n_chunks = prod(self.chunks_deep) * prod(self.tiles_of_file)
+        self._chunks_of_frame = prod(self.tiles_of_file)
+        self.runs = [(at, tuple(self._runs(rows, columns))) for at, rows, columns in self._each_file()]
+        self.tiles = [(at, tuple(self._tiles(rows, columns))) for at, rows, columns in self._each_file()]
 
     def n_blocks(self, file: Sequence[int], extent: Sequence[int]) -> int:
         """Blocks of `extent` frames that fall into a file and into the array.
@@ -52,9 +57,9 @@ class Geometry:
             chunk = chunk * n + i % span // depth
             slab = slab * depth + i % depth
         file = tuple([i // span for i, span in zip(index, self.span, strict=True)])
-        return file, chunk * prod(self.tiles_of_file), slab
+        return file, chunk * self._chunks_of_frame, slab
 
-    def each_file(self) -> Iterator[tuple[tuple[int, int], range, range]]:
+    def _each_file(self) -> Iterator[tuple[tuple[int, int], range, range]]:
         """The files that a frame is spread over: ((row, column), rows of tiles, columns of tiles)."""
         (n_rows, n_columns), (high, wide) = self.n_tiles, self.tiles_of_file
         for row in range(self.files[0]):
@@ -62,8 +67,7 @@ class Geometry:
             for column in range(self.files[1]):
                 yield (row, column), rows, range(column * wide, min((column + 1) * wide, n_columns))
 
-    def runs(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
-        """Which tiles of a frame lie side by side in one file: (first chunk, where in the tiles)."""
+    def _runs(self, rows: range, columns: range) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
         wide = self.tiles_of_file[1]
         if self.n_deep > 1:  # only a slab of each chunk is of this frame
             for number, (y, x) in enumerate(product(rows, columns)):
@@ -74,7 +78,6 @@ class Geometry:
             for number, y in enumerate(rows):
                 yield number * wide, (y, slice(columns.start, columns.stop))
 
-    def chunks_of(self, rows: range, columns: range) -> Iterator[tuple[int, int, int]]:
-        """The chunks of a frame in one file: (chunk, row of its tile, column of its tile)."""
+    def _tiles(self, rows: range, columns: range) -> Iterator[tuple[int, int, int]]:
         for y, x in product(rows, columns):
             yield (y - rows.start) * self.tiles_of_file[1] + x - columns.start, y, x

@@ -66,6 +66,8 @@ class ShardFile:
 
     def _create(self, data: bytes, offset: int, size: int) -> None:
         """Let the file appear at once, with `data` at `offset`, all else zeros, and that size."""
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} was complete, and would be lost")
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_BINARY, 0o666)
         try:
@@ -124,9 +126,11 @@ class FixedShard(ShardFile):
 
     def finish(self) -> None:
         """Leave out the chunks behind the last one that was written, which readers then know as missing."""
-        if self._indexed and (self.n_left or not self._index_there):
-            self._trim()
-        self.release()
+        try:
+            if self._indexed and (self.n_left or not self._index_there):
+                self._trim()
+        finally:
+            self.release()
 
     def _trim(self) -> None:
         n_present = -(-self._end // self._chunk_bytes)

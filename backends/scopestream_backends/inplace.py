@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ from scopestream.document import array_document, replace_file, write_document
 from scopestream.plan import ArrayPlan, LayoutPlan, block_bytes, max_threads
 from scopestream.tiling import round_up
 from scopestream_backends._geometry import Geometry
-from scopestream_backends._shards import FixedShard, TailShard, supports_sparse_files
+from scopestream_backends._shards import FixedShard, TailShard, index_bytes, supports_sparse_files
 
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
 _SHUFFLE = {"none": blosc.NOSHUFFLE, "byte": blosc.SHUFFLE, "bit": blosc.BITSHUFFLE}
@@ -45,11 +46,16 @@ class InplaceBackend:
         return WriteUnit.CHUNK if deep and array.codec.name != "none" else WriteUnit.TILED_FRAME
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        """Nothing; with a codec a block in its encoded form, and once more in one piece, for each thread."""
+        """Nothing; with a codec a block in its encoded form, and once more in one piece, for each thread.
+
+        And the index of a shard for each array, since all positions may be open at once.
+        """
         if array.codec.name == "none":
             return 0
         frame = block_bytes(array, WriteUnit.TILED_FRAME)
-        return 2 * frame * prod(array.chunks[:-2]) * max_threads(array)
+        geometry = Geometry(array)
+        indexes = n_arrays * prod(geometry.files) * index_bytes(geometry.n_chunks)
+        return 2 * frame * prod(array.chunks[:-2]) * max_threads(array) + indexes
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         array = plan.arrays[0]
@@ -117,14 +123,14 @@ class InplaceSink:
             return
         self._closed = True
         errors: list[OSError] = []
-        for shard in self._shards.values():
+        lengths = [number for number, length in enumerate(self._lengths) if length != self._published[number]]
+        steps = [shard.finish for shard in self._shards.values()]
+        steps += [partial(self._publish_length, number, self._lengths[number]) for number in lengths]
+        for step in steps:
             try:
-                shard.finish()
-            except OSError as error:  # the other shards must be finished all the same
+                step()
+            except OSError as error:  # all the others must be finished all the same
                 errors.append(error)
-        for number, length in enumerate(self._lengths):
-            if length != self._published[number]:
-                self._publish_length(number, length)
         if errors:
             raise errors[0]
 
@@ -137,11 +143,9 @@ class InplaceSink:
         """Put the bytes of one frame where they belong."""
         geometry = self._geometry[array]
         file, first_chunk, slab = geometry.locate(origin[:-2])
-        for at, rows, columns in geometry.each_file():
-            pieces = [
-                (_bytes(tiles[part]), (first_chunk + chunk) * geometry.chunk_bytes + slab * geometry.slab_bytes)
-                for chunk, part in geometry.runs(rows, columns)
-            ]
+        offset = first_chunk * geometry.chunk_bytes + slab * geometry.slab_bytes
+        for at, runs in geometry.runs:
+            pieces = [(_bytes(tiles[part]), offset + chunk * geometry.chunk_bytes) for chunk, part in runs]
             self._put(array, (*file, *at), pieces)
 
     def _put(self, array: int, file: Key, pieces: list[tuple[memoryview, int]]) -> None:
@@ -169,10 +173,10 @@ class InplaceSink:
         """Compress the chunks of a block and append them to their shards."""
         plan, geometry = self._arrays[array], self._geometry[array]
         file, first_chunk, _ = geometry.locate(origin[:-2])
-        for at, rows, columns in geometry.each_file():
+        for at, tiles in geometry.tiles:
             chunks = [
                 (first_chunk + chunk, encode(block[y, x] if self._tiled else _chunk(block, y, x, plan.chunks)))
-                for chunk, y, x in geometry.chunks_of(rows, columns)
+                for chunk, y, x in tiles
             ]
             if plan.shards is None:
                 self._replace_chunk(array, (*file, *at), chunks[0][1])

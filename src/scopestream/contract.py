@@ -56,7 +56,10 @@ class Sink(Protocol):
         """The first axis of a growable array is now at least `length` long; the final call is before `close`."""
 
     def flush(self) -> None:
-        """Return when every block that was written can be read back (where `live_read`). Never called twice at once."""
+        """Return when every block that was written can be read back (where `live_read`). Never called twice at once.
+
+        May be called while other threads write, when the backend is `concurrent`.
+        """
 
     def close(self) -> None:
         """Finalise what arrived. Idempotent; there is no abort."""

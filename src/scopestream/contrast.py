@@ -28,10 +28,17 @@ class Contrast:
         if values.size == 0:
             return
         low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
+        if not np.isfinite(_above(high)):
+            return  # no window that JSON can say
         old = self._windows[channel]
         self._windows[channel] = (low, high) if old is None else (min(low, old[0]), max(high, old[1]))
 
     @property
     def windows(self) -> tuple[tuple[float, float] | None, ...]:
         """(start, end) for each channel, None where nothing was seen; end is above start."""
-        return tuple(None if w is None else (w[0], w[1] if w[1] > w[0] else w[0] + 1.0) for w in self._windows)
+        return tuple(None if w is None else (w[0], w[1] if w[1] > w[0] else _above(w[0])) for w in self._windows)
+
+
+def _above(low: float) -> float:
+    """The least end of a window that starts there: one more, or the next number where that is no more."""
+    return max(low + 1.0, float(np.nextafter(low, np.inf)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -45,7 +46,8 @@ class Delivery:
             n_bytes = self._write_levels(job)
         except BaseException:
             self._counters.failed(len(job.records))
-            self._log.add(job.records, "failed")
+            with suppress(OSError):  # a full disk takes no lines either; the first error is the one to tell
+                self._log.add(job.records, "failed")
             raise
         self._log.add(job.records, "written")
         self._counters.written(len(job.records), n_bytes)

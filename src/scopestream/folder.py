@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,12 @@ def settled(settings: AcquisitionSettings) -> AcquisitionSettings:
 
     Raises DatasetExistsError when the path is taken and may not be replaced.
     """
-    path = Path(settings.path)
-    if settings.scheme != "file" or not (path.exists() or path.is_symlink()):
+    if settings.scheme != "file":
+        return settings
+    # Absolute, so that a program that changes its folder goes on writing to the same place.
+    path = Path(settings.path).absolute()
+    settings = settings.model_copy(update={"path": str(path)})
+    if not (path.exists() or path.is_symlink()):
         return settings
     if settings.on_exists == "increment":
         return settings.model_copy(update={"path": str(_next_free(path))})
@@ -32,13 +37,30 @@ def settled(settings: AcquisitionSettings) -> AcquisitionSettings:
     )
 
 
-def create_root(settings: AcquisitionSettings) -> Path:
-    """Make the root folder of settled settings, removing the dataset that `on_exists="overwrite"` allows to."""
-    root = Path(settings.path)
-    if settings.on_exists == "overwrite" and (root / "zarr.json").is_file() and not root.is_symlink():
-        shutil.rmtree(root)
-    root.mkdir(parents=True)
-    return root
+class NewRoot:
+    """The root folder of settled settings, just made.
+
+    A dataset that `on_exists="overwrite"` replaces is moved aside, until `keep` deletes it or `undo` brings it back.
+    """
+
+    def __init__(self, settings: AcquisitionSettings) -> None:
+        self._root = Path(settings.path)
+        self._replaced: Path | None = None
+        if settings.on_exists == "overwrite" and self._root.exists():
+            self._replaced = self._root.with_name(f".{self._root.name}.replaced-{os.getpid()}")
+            os.replace(self._root, self._replaced)
+        self._root.mkdir(parents=True)
+
+    def keep(self) -> None:
+        """The new dataset is there to stay."""
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced)
+
+    def undo(self) -> None:
+        """As if nothing had happened."""
+        shutil.rmtree(self._root)
+        if self._replaced is not None:
+            os.replace(self._replaced, self._root)
 
 
 def _next_free(path: Path) -> Path:

@@ -103,7 +103,7 @@ class MetadataWriter:
             for image in plan.images:
                 wells.setdefault(image.path.rpartition("/")[0], []).append(image)
         groups += [(plan.root / row, None) for row in dict.fromkeys(well.partition("/")[0] for well in wells)]
-        return groups + [(plan.root / well, _dump(_well(images))) for well, images in wells.items()]
+        return groups + [(plan.root / well, _dump(_well(plan, images))) for well, images in wells.items()]
 
     def _write_images(self, windows: Windows) -> None:
         if self._plan.kind == "image":
@@ -139,7 +139,8 @@ def _dataset(plan: LayoutPlan, image: ImagePlan, array: ArrayPlan) -> v05.Datase
     axes = plan.settings.axes
     factors = [1.0] * (len(axes) - 2) + [float(2**array.level)] * 2
     scale = [axis.scale * factor for axis, factor in zip(axes, factors, strict=True)]
-    stage = {name: getattr(image.position, name) for name in "xyz"} if image.position else {}
+    roles = plan.settings.stage_axes if image.position else {}
+    stage = {name: getattr(image.position, role) for name, role in roles.items()}
     translation = []
     for axis, step in zip(axes, scale, strict=True):
         origin = stage.get(axis.name)
@@ -206,7 +207,7 @@ def _plate(plan: LayoutPlan) -> v05.Plate:
     for image in plan.images:
         well = image.path.rpartition("/")[0]
         wells[well] = wells.get(well, 0) + 1
-        run = fields_of_run.setdefault(image.position.acquisition if image.position else None, {})
+        run = fields_of_run.setdefault(_acquisition(plan, image), {})
         run[well] = run.get(well, 0) + 1
     return v05.Plate(
         plate=v05.PlateDef(
@@ -230,15 +231,18 @@ def _plate(plan: LayoutPlan) -> v05.Plate:
     )  # fmt: skip
 
 
-def _well(images: Sequence[ImagePlan]) -> v05.Well:
+def _acquisition(plan: LayoutPlan, image: ImagePlan) -> int | None:
+    """The run that a field is of; when the plate has but one, all are of it."""
+    if image.position is not None and image.position.acquisition is not None:
+        return image.position.acquisition
+    runs = plan.settings.plate.acquisitions if plan.settings.plate else ()
+    return runs[0].id if len(runs) == 1 else None
+
+
+def _well(plan: LayoutPlan, images: Sequence[ImagePlan]) -> v05.Well:
     return v05.Well(
         well=v05.WellDef(
-            images=[
-                v05.FieldOfView(
-                    path=str(image.field), acquisition=image.position.acquisition if image.position else None
-                )
-                for image in images
-            ]
+            images=[v05.FieldOfView(path=str(image.field), acquisition=_acquisition(plan, image)) for image in images]
         )
     )
 

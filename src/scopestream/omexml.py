@@ -115,7 +115,7 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
     role: dict[str, str] = {}
     for axis in plan.settings.axes[:-2]:
         role[axis.name] = {"time": "t", "space": "z"}.get(axis.type, "c")
-    units = {axis.name: _UNITS.get(axis.unit or "") for axis in plan.settings.axes}
+    units = _stage_units(plan)
     planes: dict[int, dict[tuple[int, int, int], Plane]] = {}
     n_planes = 0
     for record in records:
@@ -147,16 +147,24 @@ def _add_position(plan: LayoutPlan, image: ImagePlan, planes: list[Plane]) -> No
     """The planned stage position, where a frame did not bring the measured one."""
     if image.position is None:
         return
-    units = {axis.name: _UNITS.get(axis.unit or "") for axis in plan.settings.axes}
+    units = _stage_units(plan)
+    z = next((axis for axis in plan.settings.axes[:-2] if axis.type == "space"), None)
     for name in "xyz":
         planned = getattr(image.position, name)
         if planned is None:
             continue
+        step = z.scale if name == "z" and z is not None else 0.0
         for plane in planes:
             if getattr(plane, f"position_{name}") is None:
-                setattr(plane, f"position_{name}", planned)
+                setattr(plane, f"position_{name}", planned + plane.the_z * step)
                 if (unit := units.get(name)) is not None:
                     setattr(plane, f"position_{name}_unit", unit)
+
+
+def _stage_units(plan: LayoutPlan) -> dict[str, Any]:
+    """Units of the stage's x, y and z: those of the axes that they move along."""
+    roles = plan.settings.stage_axes
+    return {roles[axis.name]: _UNITS.get(axis.unit or "") for axis in plan.settings.axes if axis.name in roles}
 
 
 def _plate(plan: LayoutPlan) -> Plate:

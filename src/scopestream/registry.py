@@ -75,7 +75,7 @@ def resolve(settings: AcquisitionSettings) -> Resolution:
     usable = [entry for entry in tried if not entry[1].problems]
     if not usable:
         reasons = "\n".join(f"  {fit.name}: {'; '.join(fit.problems)}" for fit in fits)
-        memory_only = all("memory_limit" in problem for _, fit, _ in tried for problem in fit.problems)
+        memory_only = all(len(fit.problems) == 1 and fit.peak_bytes > settings.memory_limit for _, fit, _ in tried)
         kind = MemoryLimitError if memory_only else PlanError
         raise kind(f"No backend can write these settings; nothing was written.\n{reasons}")
     plan, fit, backend = min(usable, key=lambda entry: _preference(*entry))

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import yaml
@@ -40,7 +42,9 @@ def _size_in_elements(value: object) -> object:
     return value
 
 
-Tiling = Annotated[Literal["auto"] | ByteSize | dict[str, int], BeforeValidator(_size_in_elements)]
+Tiling = Annotated[
+    Literal["auto"] | Annotated[ByteSize, Field(gt=0)] | dict[str, int], BeforeValidator(_size_in_elements)
+]
 
 
 def stored_dimensions(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
@@ -138,7 +142,10 @@ class AcquisitionSettings(Model):
     @field_validator("path", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, Path) else value
+        text = str(value) if isinstance(value, Path) else value
+        if isinstance(text, str) and text.startswith("file://"):
+            return url2pathname(urlsplit(text).path)
+        return text
 
     @field_validator("path")
     @classmethod
@@ -203,6 +210,13 @@ class AcquisitionSettings(Model):
         stored = stored_dimensions(self.dimensions)
         by_name = {dimension.name: dimension for dimension in stored}
         return tuple(by_name[name] for name in _ordered(self.storage_order, stored))
+
+    @property
+    def stage_axes(self) -> dict[str, Literal["x", "y", "z"]]:
+        """Which axes the x, y and z of the stage move along: the last, the one before, and the one before these."""
+        names = [axis.name for axis in self.axes if axis.type == "space"]
+        roles: tuple[Literal["x", "y", "z"], ...] = ("x", "y", "z")
+        return dict(zip(reversed(names), roles, strict=False))
 
     @property
     def scheme(self) -> str:

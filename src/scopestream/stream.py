@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from time import perf_counter_ns, time
 from types import TracebackType
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from scopestream.assemble import Assembler, Buffer
 from scopestream.contract import Backend
 from scopestream.delivery import Delivery
 from scopestream.errors import FrameIndexError, FrameMismatchError, StreamClosedError, StreamFullError, WriteError
-from scopestream.folder import create_root, settled
+from scopestream.folder import NewRoot, settled
 from scopestream.framelog import FrameLog, Record, read_frames
 from scopestream.jsontext import to_json
 from scopestream.locate import FrameSet, Locator
@@ -25,6 +26,8 @@ from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
 from scopestream.writer import Writer
+
+_SKIPPED_AT_ONCE = 4096  # frames whose lines are logged by one write
 
 
 def open_stream(settings: AcquisitionSettings) -> Stream:
@@ -47,6 +50,7 @@ class Stream:
         self._plan = plan
         self._settings = plan.settings
         self._route = Route(plan)
+        self._n_frames = plan.n_frames
         self._locator = Locator(plan)
         self._shape, self._dtype = plan.arrays[0].frame_shape, plan.arrays[0].dtype
         self._in_order = not backend.capabilities.any_order
@@ -56,22 +60,27 @@ class Stream:
         self._lengths = [0] * len(plan.images)
         self._lock = threading.RLock()
         self._closed = False
-        self._error_at_close: BaseException | None = None
-        create_root(plan.settings)
         self._metadata = MetadataWriter(plan)
-        self._metadata.create()
-        self._log = FrameLog(plan, self._route)
-        self._counters = Counters()
-        self._sink = backend.open(plan)
-        self._delivery = Delivery(plan, self._route, self._sink, self._log, self._counters)
-        buffer_bytes = block_bytes(plan.arrays[0], plan.unit)
-        self._writer = Writer(
-            self._delivery.store,
-            self._delivery.publish,
-            n_threads=max_threads(plan.arrays[0]) if backend.capabilities.concurrent else 1,
-            n_buffers=(int(plan.settings.memory_limit) - plan.held_bytes) // buffer_bytes,
-            buffer_bytes=buffer_bytes,
-        )
+        with ExitStack() as opened:
+            root = NewRoot(plan.settings)
+            opened.callback(root.undo)
+            self._metadata.create()
+            self._log = FrameLog(plan, self._route)
+            opened.callback(self._log.close)
+            self._sink = backend.open(plan)
+            opened.callback(self._sink.close)
+            self._counters = Counters()
+            self._delivery = Delivery(plan, self._route, self._sink, self._log, self._counters)
+            buffer_bytes = block_bytes(plan.arrays[0], plan.unit)
+            self._writer = Writer(
+                self._delivery.store,
+                self._delivery.publish,
+                n_threads=max_threads(plan.arrays[0]) if backend.capabilities.concurrent else 1,
+                n_buffers=(int(plan.settings.memory_limit) - plan.held_bytes) // buffer_bytes,
+                buffer_bytes=buffer_bytes,
+            )
+            opened.pop_all()  # from here on `close` looks after them
+        root.keep()
         self._assembler = Assembler(plan, self._borrow)
 
     # -- what a user reads ------------------------------------------------------------------------------------------
@@ -139,16 +148,18 @@ class Stream:
             self._check_open()
             if n < 0:
                 raise FrameIndexError(f"Cannot skip {n} frames.")
-            total = self._plan.n_frames
+            total = self._n_frames
             if total is not None and self._next + n > total:
                 raise FrameIndexError(
                     f"Cannot skip {n} frames: only {total - self._next} of {total} are left. Nothing was skipped."
                 )
-            for number in range(self._next, self._next + n):
-                if number not in self._taken:
-                    self._leave_out(number, "skipped", reason)
-                    self._counters.frames_skipped += 1
-                self._next += 1
+            end = self._next + n
+            while self._next < end:
+                stop = min(self._next + _SKIPPED_AT_ONCE, end)
+                numbers = [number for number in range(self._next, stop) if number not in self._taken]
+                self._leave_out(numbers, "skipped", reason)
+                self._counters.frames_skipped += len(numbers)
+                self._next = stop
 
     def flush(self) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
@@ -160,7 +171,8 @@ class Stream:
             if not self._in_order:
                 for job in self._assembler.partial():
                     self._writer.submit(job)
-            self._writer.drain()
+            # Blocks that are stored before they are final must not be written to meanwhile.
+            _to_the_end(self._writer.drain)
             self._delivery.publish()
             self._check_open()
 
@@ -212,7 +224,7 @@ class Stream:
         except StreamFullError:
             if self._settings.on_full != "drop":
                 raise
-            self._leave_out(number, "dropped", "the disk was behind the camera")
+            self._leave_out([number], "dropped", "the disk was behind the camera")
             self._counters.frames_dropped += 1
             return
         self._took(number, image, index)
@@ -234,7 +246,7 @@ class Stream:
         )
 
     def _check_place(self, number: int) -> None:
-        total = self._plan.n_frames
+        total = self._n_frames
         if total is not None and number >= total:
             raise FrameIndexError(
                 f"All {total} frames of the plan have come. This one was not written; close the stream. For an open "
@@ -259,13 +271,15 @@ class Stream:
         if index and index[0] >= self._lengths[image]:
             self._lengths[image] = index[0] + 1
 
-    def _leave_out(self, number: int, status: Literal["skipped", "dropped"], reason: str | None) -> None:
-        self._log.add([Record(number, time(), None)], status, reason)
-        image, index = self._route.locate(number)
-        self._took(number, image, index)
-        job = self._assembler.leave_out(image, index)
-        if job is not None:
-            self._writer.submit(job)
+    def _leave_out(self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None) -> None:
+        now = time()
+        self._log.add([Record(number, now, None) for number in numbers], status, reason)
+        for number in numbers:
+            image, index = self._route.locate(number)
+            self._took(number, image, index)
+            job = self._assembler.leave_out(image, index)
+            if job is not None:
+                self._writer.submit(job)
 
     def _borrow(self) -> Buffer:
         return self._writer.borrow("block" if self._settings.on_full == "block" else "raise")
@@ -285,14 +299,22 @@ class Stream:
         )
 
     def _finish(self) -> None:
-        """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be."""
+        """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be.
+
+        An interrupt is raised after the last step.
+        """
+        interrupt: KeyboardInterrupt | None = None
         steps = (self._hand_over, self._writer.close, self._close_arrays, self._log.close, self._write_documents)
         for step in steps:
             try:
-                step()
-            except BaseException as error:
+                _to_the_end(step)
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except Exception as error:
                 self._writer.fail(error)
         self._counters.stop()
+        if interrupt is not None:
+            raise interrupt
 
     def _hand_over(self) -> None:
         for job in self._assembler.finish():
@@ -324,3 +346,16 @@ class Stream:
             windows=self._delivery.contrast.windows,
             records=read_frames(self._plan.root),
         )
+
+
+def _to_the_end(step: Callable[[], None]) -> None:
+    """Do the step however often the user interrupts, then raise the interrupt."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            step()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

@@ -3,8 +3,7 @@
 The rules, which `docs/guide/layout.md` explains to users:
 
 * A chunk is one frame deep. A frame of at most 4 MB is one chunk; a larger one is cut into tiles with sides that are
-  powers of two: 1 to 4 MB and as square as may be, smaller only where that would pad the frame by more than a
-  sixth.
+  powers of two from 256 on: those that pad the frame least, then 1 to 4 MB and as square as may be.
 * A shard holds whole frames and grows along the axes in order of arrival, fastest first, to about 512 MB, or
   8192 chunks where they are small. An axis that does not fit whole is cut into equal parts.
 """
@@ -17,10 +16,10 @@ from math import ceil, prod
 CHUNK_BYTES = 4 * 2**20
 SHARD_BYTES = 512_000_000
 MAX_CHUNKS_OF_SHARD = 8192  # of which readers must fetch the index before the first pixel: 128 KiB
-_MAX_PADDING = 7 / 6
+_NO_PADDING, _PADDING_STEP = 1.02, 0.05  # padding that is as good as none, and that makes a difference
 _GOOD_CHUNK_BYTES = 2**20
 _SMALL_SIDE = 512  # a frame this narrow is not cut along that side
-_SIDES = (4096, 2048, 1024, 512, 256, 128, 64)
+_SIDES = (4096, 2048, 1024, 512, 256)
 
 
 def round_up(size: int, step: int) -> int:
@@ -48,7 +47,7 @@ def tile_shape(
             aspect = max(height, width) / min(height, width)
             # In order: fits, pads little, is not small, is square, is large, is wide.
             size = min(n_bytes, _GOOD_CHUNK_BYTES) if fits else -n_bytes
-            rank = (fits, padding <= _MAX_PADDING, size, -aspect, n_bytes, width)
+            rank = (fits, -ceil((padding - _NO_PADDING) / _PADDING_STEP), size, -aspect, n_bytes, width)
             if best is None or rank > best[0]:
                 best = (rank, (height, width))
     assert best is not None, "a side that must be divided divides itself"

@@ -16,6 +16,10 @@ from scopestream.errors import MemoryLimitError, StreamFullError
 _IDLE_S = 0.1
 
 
+_FIRST_BUFFERS = 4
+_FAST_BYTES_PER_S = 2e9
+
+
 class Writer:
     """A pool of equal buffers and a queue of jobs, both bounded by the number of buffers.
 
@@ -69,9 +73,12 @@ class Writer:
             while True:
                 if self._free:
                     return self._free.pop()
-                if self._n_made < self._n_buffers:
+                if self._n_made < self._n_buffers and not self._wait_for_one():
+                    buffer = np.zeros(self._buffer_bytes, np.uint8)  # tiles leave out what lies past the edges
                     self._n_made += 1
-                    break
+                    return buffer
+                if self._free:
+                    continue
                 if not self.queue_depth:
                     raise MemoryLimitError(
                         f"All {self._n_buffers} blocks of {self._buffer_bytes} bytes that memory_limit allows are "
@@ -85,7 +92,16 @@ class Writer:
                         f"and memory_limit allows no more. This frame was not accepted; send it again later."
                     )
                 self._changed.wait()
-        return np.zeros(self._buffer_bytes, np.uint8)  # tiles leave out what lies past the edges
+
+    def _wait_for_one(self) -> bool:
+        """Whether a buffer came back within the time that storing one takes on a fast disk.
+
+        Memory that is warm is worth that little patience: fresh memory costs more than the copy into it, and a camera
+        that is slower than the disk never needs more than the first few buffers.
+        """
+        if self._n_made < _FIRST_BUFFERS or not self.queue_depth:
+            return False
+        return self._changed.wait_for(lambda: bool(self._free), self._buffer_bytes / _FAST_BYTES_PER_S)
 
     def submit(self, job: Job) -> None:
         """Queue a job; never waits, since the number of buffers bounds the queue."""

@@ -180,4 +180,43 @@ def test_planes_carry_what_the_frames_brought(tmp_path: Path) -> None:
     ]
     assert left.pixels.planes[0].position_x == 10.0  # from the plan, where the frame did not say
     assert [plane.position_x for plane in right.pixels.planes] == [260.0]
+    # The stage was planned to go up by the step of the z axis, where a frame did not say where it was.
+    assert [plane.position_z for plane in right.pixels.planes] == [None]
     assert str(left.pixels.planes[0].position_x_unit.value) == "\u00b5m"
+
+
+def test_planned_planes_rise_with_z_and_stage_axes_go_by_their_role(tmp_path: Path) -> None:
+    dimensions = [
+        Dimension(name="p", coords=[Position(name="a", x=10.0, y=20.0, z=5.0)]),
+        Dimension(name="depth", count=3, scale=2.0, unit="um"),
+        Dimension(name="row", count=Y, scale=0.5, unit="um"),
+        Dimension(name="col", count=X, scale=0.5, unit="um"),
+    ]
+    settings = AcquisitionSettings(
+        path=tmp_path / "a.ome.zarr", dtype="uint16", dimensions=dimensions, backend="inplace"
+    )
+    with open_stream(settings) as stream:
+        for number in range(3):
+            stream.append(stamped_frame(number, (Y, X), "uint16"), metadata={"delta_t": 0.1 * number})
+    (image,) = ome_types.from_xml((stream.plan.root / "OME" / "METADATA.ome.xml").read_text()).images
+    assert [plane.position_z for plane in image.pixels.planes] == [5.0, 7.0, 9.0]
+    assert [plane.position_x for plane in image.pixels.planes] == [10.0] * 3
+    steps = attributes(stream.plan.root / "0")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert steps[1]["translation"] == [5.0, 20.0, 10.0]
+
+
+def test_fields_of_a_plate_with_one_acquisition_are_of_it(tmp_path: Path) -> None:
+    wells = [Position(name=str(number), row="A", column=1) for number in range(4)]
+    plate = Plate(rows=("A",), columns=("1",), acquisitions=({"id": 7},))
+    plan = acquire(
+        AcquisitionSettings(
+            path=tmp_path / "a.ome.zarr",
+            dtype="uint16",
+            dimensions=[Dimension(name="p", coords=wells), *FRAME],
+            plate=plate,
+            backend="inplace",
+        )
+    )
+    assert attributes(plan.root)["ome"]["plate"]["acquisitions"] == [{"id": 7, "maximumfieldcount": 4}]
+    fields = attributes(plan.root / "A" / "1")["ome"]["well"]["images"]
+    assert [field["acquisition"] for field in fields] == [7] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,27 @@ def test_append_may_be_called_from_several_threads(tmp_path: Path) -> None:
     assert stream.stats.frames_written == 12
 
 
+def test_the_dataset_stays_where_it_is_when_the_program_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with open_stream(settings(tmp_path, path="a.ome.zarr", shards={"t": 1, "c": 1})) as stream:
+        stream.append(frame(0))
+        monkeypatch.chdir("elsewhere")
+        for number in range(1, 12):
+            stream.append(frame(number))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    frames = {number: frame(number) for number in range(12)}
+    for image, expected in enumerate(expected_images(stream.plan, frames)):
+        np.testing.assert_array_equal(read_array(tmp_path / "a.ome.zarr" / str(image) / "0", "zarr"), expected)
+
+
+def test_a_file_url_is_a_path(tmp_path: Path) -> None:
+    with open_stream(settings(tmp_path, path=(tmp_path / "a b.ome.zarr").as_uri())) as stream:
+        assert Path(stream.path) == tmp_path / "a b.ome.zarr"
+
+
 # -- something is there already --------------------------------------------------------------------------------------
 
 
@@ -238,6 +260,16 @@ def test_overwrite_replaces_a_dataset_and_nothing_else(tmp_path: Path) -> None:
         open_stream(settings(tmp_path, path=link, on_exists="overwrite"))
     assert (precious / "thesis.txt").exists()
     assert (again.root / "zarr.json").exists()
+
+
+def test_a_backend_that_does_not_open_leaves_everything_as_it_was(tmp_path: Path, faulty: FaultyBackend) -> None:
+    acquire(settings(tmp_path), 5)
+    faulty.error_at_open = OSError(5, "Input/output error")
+    for path in ("a.ome.zarr", "new.ome.zarr"):
+        with pytest.raises(OSError, match="Input/output"):
+            open_stream(settings(tmp_path, path=tmp_path / path, backend="faulty", on_exists="overwrite"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]
+    assert len(list(read_frames(tmp_path / "a.ome.zarr"))) == 5
 
 
 # -- a slow or failing disk ------------------------------------------------------------------------------------------
@@ -337,6 +369,50 @@ def test_the_first_error_of_the_disk_is_raised_at_the_next_call_and_at_close(
     assert [record["status"] for record in read_frames(stream.path)] == ["written", "failed"]
     state = json.loads((stream.plan.root / "zarr.json").read_text())["attributes"]["scopestream"]
     assert state["status"] == "incomplete"
+
+
+def interrupt_once(wait: Callable[..., Any]) -> Callable[..., Any]:
+    """As if the user pressed Ctrl-C while the stream waits for its threads."""
+    calls = iter([KeyboardInterrupt])
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        for interrupt in calls:
+            raise interrupt
+        return wait(*args, **kwargs)
+
+    return interrupted
+
+
+def test_an_interrupt_in_flush_spoils_no_block(
+    tmp_path: Path, faulty: FaultyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.delay_s = 0.01
+    dimensions = [{"name": "t", "count": 12}, {"name": "y", "count": Y}, {"name": "x", "count": X}]
+    fields = {"dimensions": dimensions, "codec": "zstd", "chunks": {"t": 4}, "shards": {"t": 4}, "backend": "faulty"}
+    with open_stream(settings(tmp_path, **fields)) as stream:
+        for number in range(12):
+            stream.append(frame(number))
+            if number in (1, 6):
+                with monkeypatch.context() as patched:
+                    patched.setattr(stream._writer, "drain", interrupt_once(stream._writer.drain))
+                    with pytest.raises(KeyboardInterrupt):
+                        stream.flush()
+    frames = [frame(number) for number in range(12)]
+    np.testing.assert_array_equal(read_array(stream.plan.root / "0", "zarr"), frames)
+
+
+def test_an_interrupt_in_close_comes_after_everything_is_stored(
+    tmp_path: Path, faulty: FaultyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.delay_s = 0.01
+    stream = open_stream(settings(tmp_path, backend="faulty"))
+    acquire(stream.plan.settings, stream=stream)
+    monkeypatch.setattr(stream._writer, "close", interrupt_once(stream._writer.close))
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    assert stream.error is None
+    assert stream.stats.frames_written == 12
+    stream.close()
 
 
 def test_an_error_at_close_does_not_hide_the_one_in_the_body(tmp_path: Path, faulty: FaultyBackend) -> None:

@@ -15,7 +15,10 @@ from scopestream.plan import ArrayPlan, LayoutPlan
 
 
 class FaultyBackend:
-    """Another backend, whose writes take `delay_s` longer, wait while `held`, and raise `error` when it is set."""
+    """Another backend, whose writes take `delay_s` longer, wait while `held`, and raise `error` when it is set.
+
+    `open` raises `error_at_open`, after the other backend has opened.
+    """
 
     name: ClassVar[str] = "faulty"
     requires: ClassVar[tuple[str, ...]] = ()
@@ -27,6 +30,7 @@ class FaultyBackend:
         self._go.set()
         self.delay_s = 0.0
         self.error: OSError | None = None
+        self.error_at_open: OSError | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -42,7 +46,10 @@ class FaultyBackend:
         return self._inner.check(plan)
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return _FaultySink(self, self._inner.open(plan))
+        sink = self._inner.open(plan)
+        if self.error_at_open is not None:
+            raise self.error_at_open
+        return _FaultySink(self, sink)
 
     @contextmanager
     def held(self) -> Iterator[None]:
