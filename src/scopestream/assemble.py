@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from scopestream.framelog import Record
-from scopestream.plan import LayoutPlan
+from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.tiles import Tiler
 
 Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
@@ -21,7 +22,7 @@ class Block:
     image    number in `plan.images`
     origin   of the block, storage order
     buffer   memory that `data` lies in; None until the first frame comes
-    data     (..., Y, X), the frames that fit into the array, or the tiles of a single frame
+    data     (..., Y, X), the frames that fit into the array
     filled   which of them arrived, without the last two axes
     n_open   frames that neither arrived nor were skipped
     records  of frames that arrived and are not stored yet
@@ -36,9 +37,12 @@ class Block:
     records: list[Record] = field(default_factory=list)
 
 
-@dataclass(slots=True, frozen=True)
-class Job:
-    """What a writer thread stores: a block as it is now. `buffer` is given back afterwards, unless it is None."""
+class Job(NamedTuple):
+    """What a writer thread stores: a block as it is now.
+
+    data    (..., Y, X), or (rows, columns, y, x) of a frame that was cut on arrival
+    buffer  memory that is given back afterwards; None when the block stays open
+    """
 
     image: int
     origin: tuple[int, ...]
@@ -48,7 +52,7 @@ class Job:
 
 
 class Assembler:
-    """Collects the frames of every open block.
+    """Collects the frames of every open block; passes them on one by one where a block is one frame.
 
     borrow  gives memory for a new block, or raises before anything is consumed
     """
@@ -61,6 +65,7 @@ class Assembler:
         )
         self._growable = array.growable
         self._frame_shape = array.frame_shape
+        self._single_frames = plan.unit in (WriteUnit.FRAME, WriteUnit.TILED_FRAME)
         self._dtype = array.dtype
         self._tiler = Tiler(array.frame_shape, array.tile) if plan.tiled_on_arrival else None
         self._borrow = borrow
@@ -72,24 +77,23 @@ class Assembler:
         The frame has the shape and dtype of the plan, in any byte order or layout. Raises what `borrow` raises; then
         nothing has changed.
         """
+        if self._single_frames:
+            return self._pass_on(image, index, frame, record)
         key, block = self._find(image, index)
         if block.data is None:
-            buffer = self._borrow()
-            block.buffer = buffer
-            shape = (*block.filled.shape, *self._frame_shape) if self._tiler is None else self._tiler.shape
-            block.data = np.ndarray(shape, self._dtype, buffer)
+            block.buffer = self._borrow()
+            block.data = np.ndarray((*block.filled.shape, *self._frame_shape), self._dtype, block.buffer)
         self._blocks[key] = block
         local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
-        if self._tiler is None:
-            block.data[local] = frame
-        else:
-            self._tiler.cut(frame, block.data)
+        block.data[local] = frame
         block.filled[local] = True
         block.records.append(record)
         return self._close_one(key, block)
 
     def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
         """A frame that will not come; returns its block when nothing else is awaited there and it holds a frame."""
+        if self._single_frames:
+            return None
         key, block = self._find(image, index)
         self._blocks[key] = block
         return self._close_one(key, block)
@@ -107,6 +111,16 @@ class Assembler:
             _, block = self._blocks.popitem()
             if block.data is not None:
                 yield self._job(block, keep=False)
+
+    def _pass_on(self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record) -> Job:
+        buffer = self._borrow()
+        if self._tiler is None:
+            data = np.ndarray((*(1 for _ in index), *self._frame_shape), self._dtype, buffer)
+            data[...] = frame
+        else:
+            data = np.ndarray(self._tiler.shape, self._dtype, buffer)
+            self._tiler.cut(frame, data)
+        return Job(image, (*index, 0, 0), data, [record], buffer)
 
     def _find(self, image: int, index: tuple[int, ...]) -> tuple[tuple[int, ...], Block]:
         origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
@@ -130,7 +144,7 @@ class Assembler:
     def _job(self, block: Block, *, keep: bool) -> Job:
         assert block.data is not None, "a block that is handed over holds a frame"
         data, filled = block.data, block.filled
-        if self._growable and len(filled) > 1:  # the array ends with the last frame that came, not with the block
+        if self._growable:  # the array ends with the last frame that came, not with the block
             length = int(np.flatnonzero(filled.reshape(len(filled), -1).any(axis=1))[-1]) + 1
             data, filled = data[:length], filled[:length]
         if not filled.all():
