@@ -69,7 +69,7 @@ def _image(
         type=PixelType(_DTYPES.get(array.dtype.name, array.dtype.name if array.dtype.itemsize < 8 else "double")),
         size_x=size(x), size_y=size(y), size_z=size(z), size_c=size(channel), size_t=size(time),
         channels=_channels(number, channel, size(channel)),
-        planes=list((planes or _first_plane(image)).values()),
+        planes=[plane for _, plane in sorted((planes or _first_plane(image)).items())],  # the log has them as stored
         **_spacing("physical_size_x", x), **_spacing("physical_size_y", y),
         **_spacing("physical_size_z", z), **_spacing("time_increment", time),
     )  # fmt: skip

@@ -143,7 +143,7 @@ def test_metadata_is_kept_with_each_frame(tmp_path: Path) -> None:
     with open_stream(settings(tmp_path)) as stream:
         stream.append(frame(0), metadata=given)
         stream.append(frame(1))
-    first, second = read_frames(stream.path)
+    first, second = sorted(read_frames(stream.path), key=lambda record: record["frame"])
     assert first["metadata"] == {"delta_t": 0.5, "stage": [1, 2], "nested": {"ok": True}, "temperature": "NaN"}
     assert "metadata" not in second
 
