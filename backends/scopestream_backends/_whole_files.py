@@ -1,4 +1,4 @@
-"""What sinks have in common whose library stores whole files (shards, or chunks where there are no shards) at once.
+"""What backends have in common whose library stores whole files (shards, or chunks where there are no shards) at once.
 
 The library is never told the real shape of an array, but one rounded up to whole files, and blocks are padded to whole
 files. So each write covers its files completely, and no library finds a reason to read one back first: not at the end
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from scopestream.contract import Capabilities, WriteUnit
 from scopestream.document import array_document, write_document
 from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.tiling import round_up
@@ -39,6 +41,32 @@ def library_bytes(array: ArrayPlan, n_copies: int = 2) -> int:
     block_bytes = n_frames * prod(frame) * array.dtype.itemsize
     is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
     return n_copies * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
+
+
+class WholeFileBackend:
+    """What the backends of these sinks declare alike.
+
+    Not `concurrent`, whatever the library allows: each uses all cores for one block, and more blocks at once were
+    measured to cost memory and gain nothing.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        any_order=True,
+        concurrent=False,
+        growable=True,
+        live_read=True,
+        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        schemes=frozenset({"file"}),
+    )
+
+    def unit(self, array: ArrayPlan) -> WriteUnit:
+        return WriteUnit.SHARD  # frame by frame, a shard of n frames would be rewritten n times
+
+    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+        return library_bytes(array)
+
+    def check(self, plan: LayoutPlan) -> Sequence[str]:
+        return []
 
 
 class WholeFileSink(ABC):

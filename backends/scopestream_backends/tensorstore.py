@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from scopestream.contract import Capabilities, Sink
-from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
-from scopestream_backends._whole_files import WholeFileSink, library_bytes
+from scopestream.contract import Sink
+from scopestream.plan import ArrayPlan, LayoutPlan
+from scopestream_backends._whole_files import WholeFileBackend, WholeFileSink, library_bytes
 
 
-class TensorStoreBackend:
-    """Each shard is written once, beside its place, and moved there.
-
-    Not `concurrent`, although TensorStore is: it uses all cores for one block, and more blocks at once were measured to
-    cost memory and gain nothing.
-    """
+class TensorStoreBackend(WholeFileBackend):
+    """Each shard is written once, beside its place, and moved there."""
 
     name: ClassVar[str] = "tensorstore"
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        any_order=True,
-        concurrent=False,
-        growable=True,
-        live_read=True,
-        codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
-        schemes=frozenset({"file"}),
-    )
     requires: ClassVar[tuple[str, ...]] = ("tensorstore",)
     extra: ClassVar[str] = "tensorstore"
-
-    def unit(self, array: ArrayPlan) -> WriteUnit:
-        return WriteUnit.SHARD  # frame by frame, a shard of n frames would be rewritten n times
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
         # It copies the block, and compressors get buffers as large as the worst case, which are given back late.
         return library_bytes(array, n_copies=2 if array.codec.name == "none" else 4)
-
-    def check(self, plan: LayoutPlan) -> Sequence[str]:
-        return []
 
     def open(self, plan: LayoutPlan) -> Sink:
         return _TensorStoreSink(plan)
