@@ -16,7 +16,8 @@ from scopestream.errors import MemoryLimitError, StreamFullError
 _IDLE_S = 0.1
 
 
-_FIRST_BUFFERS = 4
+# Buffers that are made without waiting for one to come back: so many bytes, but some of the largest blocks too.
+_FIRST_BYTES, _FIRST_BUFFERS = 2**25, 4
 _FAST_BYTES_PER_S = 2e9
 
 
@@ -99,7 +100,7 @@ class Writer:
         Memory that is warm is worth that little patience: fresh memory costs more than the copy into it, and a camera
         that is slower than the disk never needs more than the first few buffers.
         """
-        if self._n_made < _FIRST_BUFFERS or not self.queue_depth:
+        if self._n_made < max(_FIRST_BUFFERS, _FIRST_BYTES // self._buffer_bytes) or not self.queue_depth:
             return False
         return self._changed.wait_for(lambda: bool(self._free), self._buffer_bytes / _FAST_BYTES_PER_S)
 
