@@ -51,6 +51,9 @@ def main(
                     lines.write(json.dumps(row) + "\n")
                     lines.flush()
             console.print(_table(case, runs))
+            for rows in runs.values():
+                if "refused" in rows[0]:
+                    console.print(rows[0]["refused"])
     console.print(f"{platform.platform()}, Python {platform.python_version()}; every run is in {output}")
 
 
@@ -70,6 +73,9 @@ def _table(case: str, runs: dict[str, list[Row]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     raw = median(row["gb_per_s"] for row in runs["raw"])
     for runner, rows in runs.items():
+        if "refused" in rows[0]:
+            table.add_row(runner, "refused")
+            continue
         values = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
         values["ratio"] = [row["gb_per_s"] / raw for row in rows]
         table.add_row(runner, *(f"{median(values[name]):.3g}" if values[name] else "" for name in COLUMNS))

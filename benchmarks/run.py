@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from benchmarks.cases import CASES, Case
+from scopestream import MemoryLimitError, PlanError
 
 Frames = Sequence[np.ndarray]
 
@@ -199,7 +200,10 @@ def main(arguments: Sequence[str]) -> None:
     chosen = CASES[case]
     if n_frames:
         chosen = replace(chosen, n_frames=int(n_frames[0]), dimensions=(("t", int(n_frames[0])),))
-    print(json.dumps(asdict(measure(chosen, runner, Path(folder)))))
+    try:
+        print(json.dumps(asdict(measure(chosen, runner, Path(folder)))))
+    except (PlanError, MemoryLimitError) as error:  # it says beforehand that it cannot, which is a result as well
+        print(json.dumps({"case": case, "runner": runner, "refused": str(error)}))
 
 
 if __name__ == "__main__":
