@@ -29,9 +29,9 @@ from scopestream.tiling import round_up
 if TYPE_CHECKING:
     from acquire_zarr import StreamSettings, ZarrStream
 
-BACKLOG_BYTES = 128 * 2**20  # of slabs that may wait for the disk, where they are smaller than this
+BACKLOG_BYTES = 128 * 2**20  # of slabs that may wait for the disk, and two at the least: one fills, one is written
 _STALL_S = 60.0
-_POLL_S = 0.01
+_POLL_S = 0.002
 _SHUFFLES = {"none": 0, "byte": 1, "bit": 2}
 
 
@@ -52,7 +52,7 @@ class ArrayWriter:
         self._n_frames = None if array.growable else prod(counts)
         self._slab_frames = prod(array.shape[1:before]) * (array.file_shape[0] if before else 1)
         self._slab_bytes = slab_bytes(array)
-        self._max_slabs = max(1, BACKLOG_BYTES // self._slab_bytes)
+        self._max_slabs = max(2, BACKLOG_BYTES // self._slab_bytes)
         self._slabs: deque[int] = deque()  # that were begun and may not be complete
         self._n_sent = 0
         self._stream: ZarrStream | None = None

@@ -50,6 +50,20 @@ class Geometry:
             total *= ceil(inside / step)
         return total
 
+    @property
+    def n_open_files(self) -> int:
+        """Files that are begun and not complete at the most, when frames arrive in order.
+
+        A file stays open while the slowest axis that it spans goes through its items; meanwhile every faster axis runs
+        through all of its own.
+        """
+        axes = self._array.arrival
+        for rank, axis in enumerate(axes):
+            if self.span[axis] > 1:
+                faster = axes[rank + 1 :]
+                return prod(self.files) * prod(ceil(self._array.shape[a] / self.span[a]) for a in faster)
+        return prod(self.files)
+
     def locate(self, index: Sequence[int]) -> tuple[tuple[int, ...], int, int]:
         """(file along the axes before the frame, first chunk in it, frame in that chunk) of a frame."""
         chunk = slab = 0

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from pathlib import Path
 from time import monotonic
 
 import google_crc32c
 import numpy as np
 
+from scopestream.document import replacing
+from scopestream_backends._files import O_BINARY, allocate, open_direct, write_all_at, write_at, write_direct
+
 MISSING = np.iinfo(np.uint64).max
-_O_BINARY = getattr(os, "O_BINARY", 0)
-# An index up to this size is published with every write, a larger one as often as this many seconds.
-_SMALL_INDEX_BYTES = 16_384
-_PUBLISH_EVERY_S = 0.02
-_seek_lock = threading.Lock()
+Piece = tuple[int, bytes | memoryview]
+_WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
+_MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
+_PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
 
 
 def index_bytes(n_chunks: int) -> int:
@@ -35,65 +37,53 @@ def encode_index(index: np.ndarray) -> bytes:
     return data + checksum.to_bytes(4, "little")
 
 
-def write_at(file: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`. Raises OSError; then any part of it may be there."""
-    rest = memoryview(data).cast("B")
-    while rest:
-        if hasattr(os, "pwrite"):
-            n = os.pwrite(file, rest, offset)
-        else:  # Windows
-            with _seek_lock:
-                os.lseek(file, offset, os.SEEK_SET)
-                n = os.write(file, rest)
-        rest, offset = rest[n:], offset + n
+class ShardFile(ABC):
+    """One file that is being written. Safe from any thread.
 
-
-class ShardFile:
-    """One file that is being written; `lock` is held by whoever uses it.
-
-    n_blocks  that will come, and `n_left` of them still to come
+    n_blocks  that will come, and `n_left` of them still to come, which whoever uses it counts with `lock` held
     """
 
     def __init__(self, path: Path, n_blocks: int) -> None:
         self.path = path
         self.n_left = n_blocks
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._file = -1
 
-    @property
-    def is_open(self) -> bool:
-        return self._file >= 0
+    @abstractmethod
+    def store(self, pieces: list[Piece]) -> None:
+        """Put pieces of chunks where they belong: (offset, bytes), or (chunk, its encoded bytes)."""
+
+    def flush(self) -> None:  # noqa: B027  # not abstract, and empty where nothing waits
+        """Let readers see all that was stored."""
+
+    def release(self) -> None:
+        """Give the file handle back; the next write opens it again."""
+        with self.lock:
+            if self._file >= 0:
+                file, self._file = self._file, -1
+                os.close(file)
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        self.release()
 
     def _create(self, data: bytes, offset: int, size: int) -> None:
         """Let the file appear at once, with `data` at `offset`, all else zeros, and that size."""
         if self.path.exists():
             raise FileExistsError(f"{self.path} was complete, and would be lost")
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_BINARY, 0o666)
-        try:
-            write_at(file, data, offset)
-            os.ftruncate(file, size)
-        finally:
-            os.close(file)  # before the rename, which Windows refuses for an open file
-        os.replace(temporary, self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as temporary:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY, 0o666)
+            try:
+                write_at(file, data, offset)
+                os.ftruncate(file, size)
+            finally:
+                os.close(file)  # before the rename, which Windows refuses for an open file
 
-    def open(self) -> int:
+    def _open(self) -> int:
         if self._file < 0:
-            self._file = os.open(self.path, os.O_RDWR | _O_BINARY)
+            self._file = os.open(self.path, os.O_RDWR | O_BINARY)
         return self._file
-
-    def release(self) -> None:
-        """Give the file handle back; the next write opens it again."""
-        if self._file >= 0:
-            file, self._file = self._file, -1
-            os.close(file)
-
-    def flush(self) -> None:
-        """Let readers see all that was written."""
-
-    def finish(self) -> None:
-        """Nothing more will come."""
-        self.release()
 
 
 class FixedShard(ShardFile):
@@ -104,33 +94,81 @@ class FixedShard(ShardFile):
     without shards.
 
     sparse  False on file systems that would store the zeros: then the index is written by `finish`
+    direct  whether to write past the page cache what lies as the system needs it
     """
 
     def __init__(
-        self, path: Path, *, n_chunks: int, chunk_bytes: int, n_blocks: int, indexed: bool, sparse: bool
+        self, path: Path, *, n_chunks: int, chunk_bytes: int, n_blocks: int, indexed: bool, sparse: bool, direct: bool
     ) -> None:
         super().__init__(path, n_blocks)
+        self._is_direct, self._direct_file = direct, -1
         self._n_chunks = n_chunks
         self._chunk_bytes = chunk_bytes
         self._indexed = indexed
         self._index_there = sparse and indexed
         self._end = 0
-        size = n_chunks * chunk_bytes
+        self._data_bytes = n_chunks * chunk_bytes
+        self._allocated = bytearray(-(-self._data_bytes // _WINDOW_BYTES)) if sparse else None
         index = encode_index(self._index(n_chunks)) if self._index_there else b""
-        self._create(index, size, size + len(index) if sparse or not indexed else 0)
+        self._create(index, self._data_bytes, self._data_bytes + len(index) if sparse or not indexed else 0)
 
-    def write(self, data: memoryview, offset: int) -> None:
-        """Put bytes at their place."""
-        write_at(self.open(), data, offset)
-        self._end = max(self._end, offset + len(data))
+    def store(self, pieces: list[Piece]) -> None:
+        """Put bytes at their offsets, with one call for those that lie side by side."""
+        with self.lock:
+            file = self._open()
+            start = end = pieces[0][0]
+            together: list[bytes | memoryview] = []
+            for offset, data in pieces:
+                if offset != end:
+                    self._write(file, together, start, end)
+                    together, start = [], offset
+                together.append(data)
+                end = offset + len(data)
+            self._write(file, together, start, end)
 
     def finish(self) -> None:
         """Leave out the chunks behind the last one that was written, which readers then know as missing."""
-        try:
-            if self._indexed and (self.n_left or not self._index_there):
-                self._trim()
-        finally:
-            self.release()
+        with self.lock:
+            try:
+                if self._indexed and (self.n_left or not self._index_there):
+                    self._trim()
+            finally:
+                self.release()
+
+    def _write(self, file: int, pieces: list[bytes | memoryview], start: int, end: int) -> None:
+        if self._allocated is not None:
+            self._allocate(file, self._allocated, start, end)
+        if not (self._is_direct and self._write_direct(pieces, start)):
+            write_all_at(file, pieces, start)
+        self._end = max(self._end, end)
+
+    def _write_direct(self, pieces: list[bytes | memoryview], start: int) -> bool:
+        if self._direct_file < 0:
+            file = open_direct(self.path)
+            if file is None:
+                return False
+            self._direct_file = file
+        return write_direct(self._direct_file, pieces, start)
+
+    def release(self) -> None:
+        with self.lock:
+            if self._direct_file >= 0:
+                file, self._direct_file = self._direct_file, -1
+                os.close(file)
+            super().release()
+
+    def _allocate(self, file: int, allocated: bytearray, start: int, end: int) -> None:
+        """Ask for the windows that the range touches, unless they were asked for before."""
+        first, last = start // _WINDOW_BYTES, -(-end // _WINDOW_BYTES)
+        while first < last and allocated[first]:
+            first += 1
+        if first == last:
+            return
+        begin = first * _WINDOW_BYTES
+        if allocate(file, begin, min(last * _WINDOW_BYTES, self._data_bytes) - begin):
+            allocated[first:last] = b"\1" * (last - first)
+        else:
+            self._allocated = None  # not on this file system, or it is nearly full
 
     def _trim(self) -> None:
         n_present = -(-self._end // self._chunk_bytes)
@@ -144,7 +182,7 @@ class FixedShard(ShardFile):
         self._publish(index, near)
 
     def _publish(self, index: bytes, at: int) -> None:
-        file = self.open()
+        file = self._open()
         write_at(file, index, at)
         os.ftruncate(file, at + len(index))
 
@@ -175,61 +213,65 @@ class TailShard(ShardFile):
         self._index_bytes = index_bytes(n_chunks)
         self._tail = 0
         self._sparse = sparse
+        self._allocated = 0 if sparse else capacity  # bytes, from the start
+        self._capacity = capacity
         self._dirty = False
         self._published_at = 0.0
         self._index_at = capacity + n_publish * self._index_bytes if sparse else 0
         self._create(encode_index(self._index), self._index_at, self._index_at + self._index_bytes)
 
-    def append(self, chunks: Sequence[tuple[int, bytes]]) -> None:
-        """Store encoded chunks, each with its number in the shard; a chunk that was there before is replaced."""
-        data = b"".join([encoded for _, encoded in chunks])
-        write_at(self.open(), data, self._tail)
-        for number, encoded in chunks:
-            self._index[number] = self._tail, len(encoded)
-            self._tail += len(encoded)
-        self._dirty = True
-        if self._sparse and (
-            self._index_bytes <= _SMALL_INDEX_BYTES or monotonic() - self._published_at >= _PUBLISH_EVERY_S
-        ):
-            self.flush()
+    def store(self, pieces: list[Piece]) -> None:
+        """Append encoded chunks, each with its number in the shard; a chunk that was there before is replaced."""
+        with self.lock:  # the system lets only one thread write to a file, and the others would spin
+            file, at = self._open(), self._tail
+            end = at + sum([len(data) for _, data in pieces])
+            if end > self._allocated:
+                self._allocate(file, end)
+            write_all_at(file, [data for _, data in pieces], at)
+            for number, data in pieces:
+                self._index[number] = at, len(data)
+                at += len(data)
+            self._tail = end
+            self._dirty = True
+            if self._sparse and monotonic() - self._published_at >= _PUBLISH_EVERY_S:
+                self.flush()
+
+    def _allocate(self, file: int, end: int) -> None:
+        """Ask for what is needed now and about as much again, so that a small shard takes little more than it has."""
+        ahead = min(max(end, _WINDOW_BYTES // 4), _MAX_AHEAD_BYTES)
+        n_bytes = min(end + ahead, self._capacity) - self._allocated
+        if n_bytes > 0 and allocate(file, self._allocated, n_bytes):
+            self._allocated += n_bytes
+        else:
+            self._allocated = self._capacity  # not on this file system, or it is nearly full
 
     def flush(self) -> None:
-        if not self._dirty:
-            return
-        below = self._index_at - self._index_bytes
-        if not self._sparse:
-            at = self._tail
-        else:  # no room is left to move on only when one shard was flushed thousands of times
-            at = below if below >= self._tail else self._index_at
-        self._publish(at)
-        self._published_at = monotonic()
+        with self.lock:
+            if not self._dirty:
+                return
+            below = self._index_at - self._index_bytes
+            if not self._sparse:
+                at = self._tail
+            else:  # no room is left to move on only when one shard was flushed thousands of times
+                at = below if below >= self._tail else self._index_at
+            self._publish(at)
+            self._published_at = monotonic()
 
     def release(self) -> None:
-        if self.is_open:
-            self.flush()
-        super().release()
+        with self.lock:
+            if self._file >= 0:
+                try:
+                    self.flush()
+                finally:
+                    super().release()
 
     def finish(self) -> None:
-        self._publish(self._tail)
-        super().release()
+        with self.lock:
+            self._publish(self._tail)
+            super().release()
 
     def _publish(self, at: int) -> None:
-        file = self.open()
+        file = self._open()
         write_at(file, encode_index(self._index), at)
         os.ftruncate(file, at + self._index_bytes)
         self._index_at, self._dirty = at, False
-
-
-def supports_sparse_files(folder: Path) -> bool:
-    """Whether a hole in a file of that folder takes no space; no, where the system does not tell (Windows)."""
-    probe, size = folder / ".scopestream-probe", 1 << 20
-    try:
-        file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_BINARY, 0o666)
-        try:
-            write_at(file, b"\1", size - 1)
-            blocks = getattr(os.fstat(file), "st_blocks", size)
-        finally:
-            os.close(file)
-    finally:
-        probe.unlink(missing_ok=True)
-    return bool(blocks * 512 < size)

@@ -13,22 +13,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any, ClassVar
 
 import numpy as np
 
 from scopestream.contract import Capabilities, WriteUnit
 from scopestream.document import array_document, write_document
-from scopestream.plan import ArrayPlan, LayoutPlan
+from scopestream.plan import ArrayPlan, LayoutPlan, max_threads
 from scopestream.tiling import round_up
 
 _ENDLESS = 2**31  # files along a growable axis, as the library is told: more than there will ever be
+_AT_ONCE_BYTES = 64 * 2**20
 _LIBRARY_BYTES = 64 * 2**20  # of threads, and of memory that is freed but not given back
 
 
+def blocks_at_once(array: ArrayPlan) -> int:
+    """How many blocks are given to the library at once.
+
+    It uses all cores for a large one, and more of them would only cost memory; small ones leave cores idle.
+    """
+    return max(1, min(max_threads(array), _AT_ONCE_BYTES // (prod(array.file_shape) * array.dtype.itemsize)))
+
+
 def library_bytes(array: ArrayPlan, n_copies: int = 2) -> int:
-    """Bytes held at the most while one block is stored.
+    """Bytes held at the most while blocks are stored.
 
     n_copies  that the library makes: encoded chunks, and the file made of them, for a start
 
@@ -40,19 +49,16 @@ def library_bytes(array: ArrayPlan, n_copies: int = 2) -> int:
     frame = map(round_up, array.frame_shape, array.file_shape[before:])
     block_bytes = n_frames * prod(frame) * array.dtype.itemsize
     is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
-    return n_copies * (block_bytes + block_bytes // 16) + is_padded * block_bytes + _LIBRARY_BYTES
+    one = n_copies * (block_bytes + block_bytes // 16) + is_padded * block_bytes
+    return one * blocks_at_once(array) + _LIBRARY_BYTES
 
 
 class WholeFileBackend:
-    """What the backends of these sinks declare alike.
-
-    Not `concurrent`, whatever the library allows: each uses all cores for one block, and more blocks at once were
-    measured to cost memory and gain nothing.
-    """
+    """What the backends of these sinks declare alike."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         any_order=True,
-        concurrent=False,
+        concurrent=True,
         growable=True,
         live_read=True,
         codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
@@ -73,11 +79,12 @@ class WholeFileSink(ABC):
     """A sink whose `write` returns when the block is in its files, so that `flush` has nothing to do.
 
     Every document exists from the start, but the handle of an array only from its first block on: a plate has thousands
-    of arrays. `write` may be called from several threads when `_store` may; each call then holds `library_bytes`.
+    of arrays. Of the threads that call `write` only `blocks_at_once` go on at the same time.
     """
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._plan = plan
+        self._turn = Semaphore(blocks_at_once(plan.arrays[0]))
         self._lock = Lock()  # for what follows
         self._handles: dict[int, Any] = {}
         self._lengths: dict[int, int] = {}  # of growable arrays, once they grew
@@ -88,9 +95,10 @@ class WholeFileSink(ABC):
     def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
         planned = self._plan.arrays[array]
         try:
-            whole = _padded(block, planned.file_shape)
-            region = tuple([slice(first, first + size) for first, size in zip(origin, whole.shape, strict=True)])
-            self._store(self._handle(array), region, whole)
+            with self._turn:
+                whole = _padded(block, planned.file_shape)
+                region = tuple([slice(first, first + size) for first, size in zip(origin, whole.shape, strict=True)])
+                self._store(self._handle(array), region, whole)
         except Exception as error:  # each library has types of its own for a full disk or a share that went away
             is_full = "No space left" in str(error)
             raise OSError(
@@ -125,7 +133,10 @@ class WholeFileSink(ABC):
 
     @abstractmethod
     def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
-        """Replace whole files, each at once; on return `block` may be reused. Raises what the library raises."""
+        """Replace whole files, each at once; on return `block` may be reused. Raises what the library raises.
+
+        Called from several threads, for different files.
+        """
 
     def _handle(self, array: int) -> Any:
         with self._lock:

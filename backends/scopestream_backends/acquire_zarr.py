@@ -40,7 +40,7 @@ class AcquireZarrBackend:
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
         """Of each array the queue of its stream, and chunks that wait for the disk; a small array fills neither."""
         n_queued = min(max(_QUEUE_BYTES // array.frame_bytes, _MIN_QUEUE), _MAX_QUEUE)
-        queued, waiting = n_queued * array.frame_bytes, max(BACKLOG_BYTES, slab_bytes(array))
+        queued, waiting = n_queued * array.frame_bytes, max(BACKLOG_BYTES, 2 * slab_bytes(array))
         if not array.growable:
             n_slabs = ceil(array.shape[0] / array.file_shape[0]) if array.arrival else 1
             queued = min(queued, prod(array.shape) * array.dtype.itemsize)

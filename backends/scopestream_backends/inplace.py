@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numcodecs import blosc, zstd
 
-from scopestream.contract import Capabilities, WriteUnit
-from scopestream.document import array_document, replace_file, write_document
-from scopestream.plan import ArrayPlan, LayoutPlan, block_bytes, max_threads
+from scopestream.contract import Block, Capabilities, WriteUnit
+from scopestream.document import array_document, replacing, write_document
+from scopestream.memory import PAGE
+from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
 from scopestream.tiling import round_up
+from scopestream_backends._files import (
+    O_BINARY,
+    allocate,
+    open_direct,
+    supports_direct_io,
+    supports_sparse_files,
+    write_at,
+    write_direct,
+)
 from scopestream_backends._geometry import Geometry
-from scopestream_backends._shards import FixedShard, TailShard, index_bytes, supports_sparse_files
+from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard, index_bytes
 
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
 _SHUFFLE = {"none": blosc.NOSHUFFLE, "byte": blosc.SHUFFLE, "bit": blosc.BITSHUFFLE}
@@ -39,6 +52,8 @@ class InplaceBackend:
         live_read=True,
         codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         schemes=frozenset({"file"}),
+        batches=True,
+        direct_io=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -46,22 +61,28 @@ class InplaceBackend:
         return WriteUnit.CHUNK if deep and array.codec.name != "none" else WriteUnit.TILED_FRAME
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        """Nothing; with a codec a block in its encoded form, and once more in one piece, for each thread.
+        """Nothing; with a codec a block, or several small ones, in encoded form, for each thread.
 
-        And the index of a shard for each array, since all positions may be open at once.
+        And the indexes of all shards that are open at once, of all positions together.
         """
         if array.codec.name == "none":
             return 0
-        frame = block_bytes(array, WriteUnit.TILED_FRAME)
+        block = block_bytes(array, WriteUnit.TILED_FRAME) * prod(array.chunks[:-2])
+        if self.unit(array) is WriteUnit.TILED_FRAME:
+            block = max(block, BATCH_BYTES)
         geometry = Geometry(array)
-        indexes = n_arrays * prod(geometry.files) * index_bytes(geometry.n_chunks)
-        return 2 * frame * prod(array.chunks[:-2]) * max_threads(array) + indexes
+        indexes = n_arrays * geometry.n_open_files * index_bytes(geometry.n_chunks)
+        return (block + block // 16) * max_threads(array) + indexes
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         array = plan.arrays[0]
         nbytes = prod(array.chunks) * array.dtype.itemsize
         if array.codec.name != "none" and nbytes >= 2**31:
             return [f"chunks of {nbytes} bytes are too large to compress; make them smaller than 2 GiB"]
+        if plan.settings.direct_io and array.codec.name != "none":
+            return ["direct_io is for frames that are not compressed; leave it out"]
+        if plan.settings.direct_io and Geometry(array).slab_bytes % PAGE:
+            return [f"direct_io needs tiles whose bytes are a multiple of {PAGE}, such as 256 x 256 pixels"]
         return []
 
     def open(self, plan: LayoutPlan) -> InplaceSink:
@@ -79,17 +100,28 @@ class InplaceSink:
         self._extent = plan.arrays[0].block_extent(unit)
         by_level: dict[int, Geometry] = {}
         self._geometry = [by_level.get(a.level) or by_level.setdefault(a.level, Geometry(a)) for a in plan.arrays]
+        # Without shards a chunk that comes at once, and not frame by frame, is a file that is written once.
+        self._files_of_chunks = [
+            array.shards is None and (self._encode is not None or geometry.n_deep == 1)
+            for array, geometry in zip(plan.arrays, self._geometry, strict=True)
+        ]
         self._lengths = [array.shape[0] for array in plan.arrays]
         self._published = list(self._lengths)
         self._lock = threading.Lock()
-        self._shards: dict[Key, FixedShard | TailShard] = {}
+        self._shards: dict[Key, ShardFile] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()  # shards that may have an open file, the last used last
-        self._folders: set[Path] = set()
         self._closed = False
         for array, folder in zip(plan.arrays, self._paths, strict=True):
             folder.mkdir(parents=True)
             write_document(folder, array_document(array, array.shape))
         self._sparse = supports_sparse_files(plan.root)
+        self._direct = plan.settings.direct_io and supports_direct_io(plan.root)
+        if plan.settings.direct_io and not self._direct:
+            warnings.warn(
+                f"The file system of {plan.root} cannot be written past the page cache; direct_io has no effect.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
         if not self._sparse:
             warnings.warn(
                 f"The file system of {plan.root} stores the holes of files as zeros. A shard can be read once it is "
@@ -99,10 +131,10 @@ class InplaceSink:
             )
 
     def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
-        if self._encode is None:
-            self._write_plain(array, origin, block)
-        else:
-            self._write_encoded(array, origin, block, self._encode, final=final)
+        self._store((Block(array, origin, block),), final=final)
+
+    def write_many(self, blocks: Sequence[Block]) -> None:
+        self._store(blocks, final=True)
 
     def extend(self, array: int, length: int) -> None:
         """The shape that readers see grows by whole files, so that it changes once per file, not once per frame."""
@@ -115,8 +147,7 @@ class InplaceSink:
         with self._lock:
             shards = list(self._shards.values())
         for shard in shards:
-            with shard.lock:
-                shard.flush()
+            shard.flush()
 
     def close(self) -> None:
         if self._closed:
@@ -139,61 +170,83 @@ class InplaceSink:
         write_document(self._paths[array], array_document(plan, (length, *plan.shape[1:])))
         self._published[array] = length
 
-    def _write_plain(self, array: int, origin: tuple[int, ...], tiles: np.ndarray) -> None:
-        """Put the bytes of one frame where they belong."""
+    def _store(self, blocks: Sequence[Block], *, final: bool) -> None:
+        """Put the pieces of all blocks into their files, then count the blocks: one that failed may come again."""
+        by_file: dict[Key, list[Piece]] = {}
+        n_blocks: dict[Key, int] = {}
+        for block in blocks:
+            for key, pieces in self._plain(block) if self._encode is None else self._encoded(block, self._encode):
+                if self._files_of_chunks[block.array]:
+                    self._replace_chunk(key, pieces[0][1])
+                elif key in by_file:
+                    by_file[key] += pieces
+                    n_blocks[key] += 1
+                else:
+                    by_file[key], n_blocks[key] = pieces, 1
+        for key, pieces in by_file.items():
+            if n_blocks[key] > 1:
+                pieces.sort(key=_place)
+            self._shard(key).store(pieces)
+        if final:
+            for key, n in n_blocks.items():
+                self._came(key, n)
+
+    def _plain(self, block: Block) -> Iterator[tuple[Key, list[Piece]]]:
+        """The bytes of one frame, and where they belong in each of its files."""
+        array, origin, tiles = block
         geometry = self._geometry[array]
         file, first_chunk, slab = geometry.locate(origin[:-2])
         offset = first_chunk * geometry.chunk_bytes + slab * geometry.slab_bytes
         for at, runs in geometry.runs:
-            pieces = [(_bytes(tiles[part]), offset + chunk * geometry.chunk_bytes) for chunk, part in runs]
-            self._put(array, (*file, *at), pieces)
+            yield (
+                (array, *file, *at),
+                [(offset + chunk * geometry.chunk_bytes, _bytes(tiles[part])) for chunk, part in runs],
+            )
 
-    def _put(self, array: int, file: Key, pieces: list[tuple[memoryview, int]]) -> None:
-        geometry = self._geometry[array]
-        if self._arrays[array].shards is None and geometry.n_deep == 1:
-            self._replace_chunk(array, file, pieces[0][0])
-            return
-        key = (array, *file)
-        shard = self._shard(key)
-        assert isinstance(shard, FixedShard), "without a codec chunks have fixed places"
-        with shard.lock:
-            for data, offset in pieces:
-                shard.write(data, offset)
-        self._came(key, shard)
-
-    def _write_encoded(
-        self,
-        array: int,
-        origin: tuple[int, ...],
-        block: np.ndarray,
-        encode: Callable[[np.ndarray], bytes],
-        *,
-        final: bool,
-    ) -> None:
-        """Compress the chunks of a block and append them to their shards."""
-        plan, geometry = self._arrays[array], self._geometry[array]
+    def _encoded(self, block: Block, encode: Callable[[np.ndarray], bytes]) -> Iterator[tuple[Key, list[Piece]]]:
+        """The compressed chunks of a block, and their numbers in each of its files."""
+        array, origin, data = block
+        geometry, shape = self._geometry[array], self._arrays[array].chunks
         file, first_chunk, _ = geometry.locate(origin[:-2])
         for at, tiles in geometry.tiles:
-            chunks = [
-                (first_chunk + chunk, encode(block[y, x] if self._tiled else _chunk(block, y, x, plan.chunks)))
-                for chunk, y, x in tiles
-            ]
-            if plan.shards is None:
-                self._replace_chunk(array, (*file, *at), chunks[0][1])
-                continue
-            key = (array, *file, *at)
-            shard = self._shard(key)
-            assert isinstance(shard, TailShard), "with a codec chunks follow one another"
-            with shard.lock:
-                shard.append(chunks)
-            if final:
-                self._came(key, shard)
+            yield (
+                (array, *file, *at),
+                [
+                    (first_chunk + chunk, encode(data[y, x] if self._tiled else _chunk(data, y, x, shape)))
+                    for chunk, y, x in tiles
+                ],
+            )
 
-    def _replace_chunk(self, array: int, file: Key, data: bytes | memoryview) -> None:
+    def _replace_chunk(self, key: Key, data: bytes | memoryview) -> None:
         """Without shards a chunk is a file, which appears at once."""
-        replace_file(self._file_path(array, file), data)
+        path = self._file_path(key)
+        try:
+            self._write_chunk(path, data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_chunk(path, data)
 
-    def _shard(self, key: Key) -> FixedShard | TailShard:
+    def _write_chunk(self, path: Path, data: bytes | memoryview) -> None:
+        with replacing(path) as temporary:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY, 0o666)
+            try:
+                if self._sparse:
+                    allocate(file, 0, len(data))
+                if not (self._direct and self._write_direct(temporary, data)):
+                    write_at(file, data, 0)
+            finally:
+                os.close(file)
+
+    def _write_direct(self, path: Path, data: bytes | memoryview) -> bool:
+        file = open_direct(path)
+        if file is None:
+            return False
+        try:
+            return write_direct(file, [data], 0)
+        finally:
+            os.close(file)
+
+    def _shard(self, key: Key) -> ShardFile:
         """The shard of that key, made when its first frame comes."""
         with self._lock:
             shard = self._shards.get(key)
@@ -203,19 +256,19 @@ class InplaceSink:
             self._recent.move_to_end(key)
             while len(self._recent) > _MAX_OPEN_FILES:
                 oldest, _ = self._recent.popitem(last=False)
-                with self._shards[oldest].lock:
+                with suppress(OSError):  # its index is still to be published, which `flush` and `close` try again
                     self._shards[oldest].release()
             return shard
 
-    def _new_shard(self, key: Key) -> FixedShard | TailShard:
+    def _new_shard(self, key: Key) -> ShardFile:
         array, *file = key
         geometry, plan = self._geometry[array], self._arrays[array]
-        path = self._file_path(array, tuple(file))
+        path = self._file_path(key)
         n_blocks = geometry.n_blocks(file[:-2], self._extent)
         if self._encode is None:
             return FixedShard(
                 path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
-                n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse,
+                n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,
             )  # fmt: skip
         # A chunk of several frames may be flushed, and so stored, once for each of them.
         times = 1 if geometry.n_deep == 1 else geometry.n_deep + 1
@@ -225,24 +278,30 @@ class InplaceSink:
             n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks, sparse=self._sparse,
         )  # fmt: skip
 
-    def _came(self, key: Key, shard: FixedShard | TailShard) -> None:
-        """A block is there for good; the last one completes its shard."""
+    def _came(self, key: Key, n_blocks: int) -> None:
+        """Blocks are there for good; the last one completes its shard.
+
+        When it cannot be completed now, `close` tries again and says why: the blocks themselves are stored.
+        """
+        shard = self._shards[key]
         with shard.lock:
-            shard.n_left -= 1
+            shard.n_left -= n_blocks
             if shard.n_left:
                 return
-            shard.finish()
+            try:
+                shard.finish()
+            except OSError:
+                return
         with self._lock:
             del self._shards[key]
             self._recent.pop(key, None)
 
-    def _file_path(self, array: int, file: Key) -> Path:
-        *folders, name = map(str, file)
-        folder = self._paths[array].joinpath("c", *folders)
-        if folder not in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._folders.add(folder)
-        return folder / name
+    def _file_path(self, key: Key) -> Path:
+        array, *file = key
+        return self._paths[array].joinpath("c", *map(str, file))
+
+
+_place = itemgetter(0)
 
 
 def _bytes(array: np.ndarray) -> memoryview:

@@ -40,24 +40,30 @@ class Block:
 class Job(NamedTuple):
     """What a writer thread stores: a block as it is now.
 
-    data    (..., Y, X), or (rows, columns, y, x) of a frame that was cut on arrival
-    buffer  memory that is given back afterwards; None when the block stays open
+    data      (..., Y, X), or (rows, columns, y, x) where it `is_tiled`; None when no frame of it came
+    buffer    memory that is given back afterwards; None when the block stays open, or is of the caller
+    is_lent   the memory is of the caller, who must leave it alone until the job is stored
+    is_final  False when the block comes again with more frames
     """
 
     image: int
     origin: tuple[int, ...]
-    data: np.ndarray
+    data: np.ndarray | None
     records: list[Record]
     buffer: Buffer | None
+    is_tiled: bool = False
+    is_lent: bool = False
+    is_final: bool = True
 
 
 class Assembler:
     """Collects the frames of every open block; passes them on one by one where a block is one frame.
 
     borrow  gives memory for a new block, or raises before anything is consumed
+    lend    counts a frame that stays where it is, or raises likewise
     """
 
-    def __init__(self, plan: LayoutPlan, borrow: Callable[[], Buffer]) -> None:
+    def __init__(self, plan: LayoutPlan, borrow: Callable[[], Buffer], lend: Callable[[], None]) -> None:
         array = plan.arrays[0]
         self._extent = array.block_extent(plan.unit)
         self._bounds = tuple(
@@ -68,16 +74,29 @@ class Assembler:
         self._single_frames = plan.unit in (WriteUnit.FRAME, WriteUnit.TILED_FRAME)
         self._dtype = array.dtype
         self._tiler = Tiler(array.frame_shape, array.tile) if plan.tiled_on_arrival else None
+        # What a frame that is not copied looks like: one tile that needs no cutting, or rows that are cut later.
+        self._is_one_tile = self._tiler is not None and array.tile == array.frame_shape
+        n_before = 2 if self._is_one_tile else len(array.axes) - 2
+        self._lent_shape = (*(1,) * n_before, *array.frame_shape)
+        self._tells_empty = bool(plan.z_steps)  # where other blocks wait for one that will not come
         self._borrow = borrow
+        self._lend = lend
         self._blocks: dict[tuple[int, ...], Block] = {}
 
-    def add(self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record) -> Job | None:
+    def add(
+        self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record, *, copy: bool = True
+    ) -> Job | None:
         """Copy one frame into its block; returns the block once it is complete.
 
-        The frame has the shape and dtype of the plan, in any byte order or layout. Raises what `borrow` raises; then
-        nothing has changed.
+        The frame has the shape and dtype of the plan, in any byte order or layout. With `copy=False` its memory itself
+        is passed on where a block is one frame and the memory is as the backend wants it. Raises what `borrow` and
+        `lend` raise; then nothing has changed.
         """
         if self._single_frames:
+            if not copy and frame.flags.c_contiguous and frame.dtype.isnative:
+                self._lend()
+                data = frame.reshape(self._lent_shape)
+                return Job(image, (*index, 0, 0), data, [record], None, self._is_one_tile, is_lent=True)
             return self._pass_on(image, index, frame, record)
         key, block = self._find(image, index)
         if block.data is None:
@@ -91,9 +110,12 @@ class Assembler:
         return self._close_one(key, block)
 
     def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
-        """A frame that will not come; returns its block when nothing else is awaited there and it holds a frame."""
+        """A frame that will not come; returns its block when nothing else is awaited there.
+
+        A block without any frame is returned only where z is halved from level to level.
+        """
         if self._single_frames:
-            return None
+            return self._empty(image, (*index, 0, 0))
         key, block = self._find(image, index)
         self._blocks[key] = block
         return self._close_one(key, block)
@@ -120,7 +142,7 @@ class Assembler:
         else:
             data = np.ndarray(self._tiler.shape, self._dtype, buffer)
             self._tiler.cut(frame, data)
-        return Job(image, (*index, 0, 0), data, [record], buffer)
+        return Job(image, (*index, 0, 0), data, [record], buffer, self._tiler is not None)
 
     def _find(self, image: int, index: tuple[int, ...]) -> tuple[tuple[int, ...], Block]:
         origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
@@ -139,7 +161,10 @@ class Assembler:
         if block.n_open:
             return None
         del self._blocks[key]
-        return None if block.data is None else self._job(block, keep=False)
+        return self._empty(block.image, block.origin) if block.data is None else self._job(block, keep=False)
+
+    def _empty(self, image: int, origin: tuple[int, ...]) -> Job | None:
+        return Job(image, origin, None, [], None) if self._tells_empty else None
 
     def _job(self, block: Block, *, keep: bool) -> Job:
         assert block.data is not None, "a block that is handed over holds a frame"
@@ -149,4 +174,4 @@ class Assembler:
             data, filled = data[:length], filled[:length]
         if not filled.all():
             data[~filled] = 0  # the memory held other frames before
-        return Job(block.image, block.origin, data, block.records, None if keep else block.buffer)
+        return Job(block.image, block.origin, data, block.records, None if keep else block.buffer, is_final=not keep)

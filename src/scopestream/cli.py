@@ -1,4 +1,4 @@
-"""The command `scopestream`: demo, plan, info, backends."""
+"""The command `scopestream`: demo, plan, info, backends, bench."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scopestream.bench import BenchOptions, run_bench
+from scopestream.bench.camera import parse_camera
 from scopestream.contract import Backend
 from scopestream.demo import CameraKind, DemoOptions, Layout, rows_table, run_demo
 from scopestream.describe import plan_rows, size_text
 from scopestream.dimensions import Codec, Dimension
 from scopestream.errors import BackendNotFoundError, ScopestreamError
 from scopestream.info import AxisInfo, DatasetInfo, ImageInfo, clean, inspect, printable
-from scopestream.plan import make_plan
+from scopestream.planning import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
 from scopestream.settings import AcquisitionSettings
 
@@ -107,6 +109,30 @@ def backends() -> None:
     console.print(Text(_BACKENDS_NOTE, style="dim"))
 
 
+@app.command()
+def bench(
+    camera: Annotated[str, typer.Option(help="WIDTHxHEIGHT@FRAMES_PER_SECOND, for example 2048x2048@100.")],
+    dtype: Annotated[str, typer.Option(help="Of the pixels.")] = "uint16",
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="How long one run sends frames at the most; flat out a second at the most.")
+    ] = 5.0,
+    folder: Annotated[Path, typer.Option(help="A folder on the disk that is meant.")] = Path(),
+    backend: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    codec: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    shard_frames: Annotated[
+        list[int] | None, typer.Option(min=1, help="Frames of a shard, instead of two usual sizes; may be given again.")
+    ] = None,
+) -> None:
+    """Say which backend, codec and shard size keep up with a camera on this disk."""
+    with _short_errors():
+        options = BenchOptions(
+            camera=parse_camera(camera, dtype), seconds=seconds, folder=folder,
+            backends=backend or (), codecs=codec or (), shard_frames=shard_frames or (),
+        )  # fmt: skip
+        if not run_bench(options, _console()):
+            raise typer.Exit(1)
+
+
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +202,7 @@ def _dataset_rows(dataset: DatasetInfo) -> list[tuple[str, str]]:
             f"{value} {key.removeprefix('frames ')}" for key, value in status.items() if key.startswith("frames")
         )
         rows.append(("status", status.get("status", "unknown") + (f": {counts} frames" if counts else "")))
+        rows += _speed_rows(dataset.statistics)
         rows.append(("written by", f"scopestream {status.get('version', '')}"))
     if dataset.kind == "plate":
         rows.append(("wells", str(dataset.n_wells)))
@@ -189,6 +216,16 @@ def _dataset_rows(dataset: DatasetInfo) -> list[tuple[str, str]]:
     valid = "no" if dataset.problems else "yes"
     rows.append(("valid", f"{valid}, {dataset.n_checked} document{plural} checked with yaozarrs"))
     return rows
+
+
+def _speed_rows(statistics: dict[str, float]) -> list[tuple[str, str]]:
+    """What the dataset says about how it was recorded, in one row; none when it says nothing."""
+    texts = {
+        "seconds": "in {:.1f} s", "mb_per_s": "{:.1f} MB/s", "append_p99_ms": "append p99 {:.2f} ms",
+        "append_max_ms": "longest {:.2f} ms", "queue_peak": "queue at most {:.0f}",
+    }  # fmt: skip
+    said = [text.format(statistics[name]) for name, text in texts.items() if name in statistics]
+    return [("recorded", ", ".join(said))] if said else []
 
 
 def _images_table(dataset: DatasetInfo) -> Table:

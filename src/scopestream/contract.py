@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
 
-__all__ = ["Backend", "Capabilities", "Sink", "WriteUnit"]
+__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "Sink", "WriteUnit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,9 @@ class Capabilities:
     concurrent  `Sink.write` may be called from several threads at once, for different blocks
     growable    the first axis may be unbounded
     live_read   what `Sink.flush` covered can be read by another program before `Sink.close`
+    batches     its sink is a `BatchSink`: small frames come several at once
+    direct_io   it can write past the page cache; blocks then lie in memory that starts at a page, unless it is of
+                the caller (`copy=False`)
     codecs      names of the codecs
     schemes     where it can write: "file", "s3", ...
     """
@@ -36,6 +39,8 @@ class Capabilities:
     live_read: bool
     codecs: frozenset[str]
     schemes: frozenset[str]
+    batches: bool = False
+    direct_io: bool = False
 
 
 class Sink(Protocol):
@@ -63,6 +68,24 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Finalise what arrived. Idempotent; there is no abort."""
+
+
+class Block(NamedTuple):
+    """What `Sink.write` stores, with the meaning that it gives them."""
+
+    array: int
+    origin: tuple[int, ...]
+    data: np.ndarray
+
+
+class BatchSink(Sink, Protocol):
+    """A sink that saves work when it stores several blocks at once."""
+
+    def write_many(self, blocks: Sequence[Block]) -> None:
+        """Store final blocks, as `write` would one after the other.
+
+        Raises OSError when any of them could not be stored. Each is then written once more by itself.
+        """
 
 
 class Backend(Protocol):

@@ -5,88 +5,171 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
+from typing import cast
 
 import numpy as np
 
 from scopestream.assemble import Job
-from scopestream.contract import Sink
+from scopestream.contract import Backend, BatchSink, Block, Sink
 from scopestream.contrast import Contrast
-from scopestream.framelog import FrameLog
-from scopestream.plan import LayoutPlan, WriteUnit
-from scopestream.pyramid import halve
+from scopestream.framelog import FrameLog, Record
+from scopestream.levels import NextLevel, next_levels
+from scopestream.memory import page_aligned
+from scopestream.plan import LayoutPlan
 from scopestream.route import Route
+from scopestream.stack import Stack
 from scopestream.stats import Counters
 from scopestream.tiles import Tiler
+from scopestream.zsteps import Index
 
 
 class Delivery:
     """Stores jobs. `store` runs on writer threads, several at once where the backend allows it."""
 
-    def __init__(self, plan: LayoutPlan, route: Route, sink: Sink, log: FrameLog, counters: Counters) -> None:
+    def __init__(
+        self, plan: LayoutPlan, route: Route, backend: Backend, sink: Sink, log: FrameLog, counters: Counters
+    ) -> None:
+        can = backend.capabilities
+        self._plan = plan
         self._sink = sink
         self._log = log
         self._counters = counters
         self._locate = route.locate
         self._levels: Sequence[tuple[int, ...]] = [image.arrays for image in plan.images]
         self._growable = plan.arrays[0].growable
-        self._tilers = [Tiler(plan.arrays[n].frame_shape, plan.arrays[n].tile) for n in plan.images[0].arrays]
-        self._comes_tiled = plan.tiled_on_arrival
-        self._must_cut = plan.unit is WriteUnit.TILED_FRAME and not plan.tiled_on_arrival
-        self._scratch = threading.local()
-        self._channel_axis = next(
-            (axis for axis, kind in enumerate(plan.arrays[0].types[:-2]) if kind == "channel"), None
-        )
-        n_channels = 1 if self._channel_axis is None else plan.arrays[0].shape[self._channel_axis]
+        self._tiler = Tiler(plan.arrays[0].frame_shape, plan.arrays[0].tile)
+        self._takes_tiles = plan.tiled_on_arrival
+        self._batches = can.batches and plan.tiled_on_arrival and len(self._levels[0]) == 1
+        self._of_thread = threading.local()
+        in_order = not can.any_order
+        self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.z_steps else None
+        channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
+        self._channel_step = route.step(channels[0]) if channels else (1, 1)
         self._publishing = threading.Lock()
-        self.contrast = Contrast(n_channels, plan.arrays[0].frame_shape)
+        self.contrast = Contrast(self._channel_step[1], plan.arrays[0].frame_shape)
 
-    def store(self, job: Job) -> None:
-        """Store a block at every level. A record is logged as written only after its pixels are with the backend."""
-        try:
-            n_bytes = self._write_levels(job)
-        except BaseException:
-            self._counters.failed(len(job.records))
-            with suppress(OSError):  # a full disk takes no lines either; the first error is the one to tell
-                self._log.add(job.records, "failed")
-            raise
-        self._log.add(job.records, "written")
-        self._counters.written(len(job.records), n_bytes)
-        self._sample(job)
+    def store(self, jobs: Sequence[Job]) -> None:
+        """Store blocks at every level. A record is logged as written only after its pixels are with the backend.
+
+        Raises the first error after all of them were tried.
+        """
+        if self._batches and len(jobs) > 1 and all(job.is_tiled for job in jobs):
+            try:
+                n_bytes = self._write_together(jobs)
+            except Exception:
+                pass  # one by one it shows which of them cannot be stored
+            else:
+                self._stored(jobs, n_bytes)
+                return
+        first: BaseException | None = None
+        for job in jobs:
+            try:
+                self._store_one(job)
+            except BaseException as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     def publish(self) -> None:
         """Let other programs see what was stored; called by the stream's flush and by idle writer threads."""
         with self._publishing:
             self._sink.flush()
 
-    def _write_levels(self, job: Job) -> int:
-        data, n_bytes = job.data, 0
-        for level, array in enumerate(self._levels[job.image]):
-            if level:
-                data = halve(data)
-            if self._growable:
-                self._sink.extend(array, job.origin[0] + (1 if self._comes_tiled else len(data)))
-            block = self._cut(level, data) if self._must_cut else data
-            self._sink.write(array, job.origin, block, final=job.buffer is not None)
-            n_bytes += block.nbytes
+    def finish(self) -> None:
+        """After the last job: levels of frames whose next one along z did not come."""
+        if self._stack is not None:
+            self._stack.finish()
+
+    def _store_one(self, job: Job) -> None:
+        if job.data is None:
+            assert self._stack is not None, "otherwise nobody waits for frames"
+            self._stack.add(0, job.image, job.origin, None)
+            return
+        try:
+            data = self._cut(job.data) if self._takes_tiles and not job.is_tiled else job.data
+            n_bytes = self._write_levels(job.image, job.origin, data, final=job.is_final)
+        except BaseException:
+            self._failed(job.records)
+            raise
+        self._stored([job], n_bytes)
+
+    def _stored(self, jobs: Sequence[Job], n_bytes: int) -> None:
+        records = [record for job in jobs for record in job.records]
+        try:
+            self._log.add(records, "written")
+        except BaseException:
+            self._failed(records)
+            raise
+        self._counters.written(records, n_bytes)
+        stride, count = self._channel_step
+        for job in jobs:
+            for record in job.records:
+                channel = record.number // stride % count
+                if self.contrast.wants(channel):
+                    self.contrast.add(channel, self._pixels(job, record))
+
+    def _failed(self, records: Sequence[Record]) -> None:
+        self._counters.failed(records)
+        with suppress(OSError):  # a full disk takes no lines either; the first error is the one to tell
+            self._log.add(records, "failed")
+
+    # -- pixels -----------------------------------------------------------------------------------------------------
+
+    def _write_together(self, jobs: Sequence[Job]) -> int:
+        blocks = [Block(self._levels[job.image][0], job.origin, job.data) for job in jobs if job.data is not None]
+        if self._growable:
+            lengths: dict[int, int] = {}
+            for array, origin, _ in blocks:
+                lengths[array] = max(lengths.get(array, 0), origin[0] + 1)
+            for array, length in lengths.items():
+                self._sink.extend(array, length)
+        cast(BatchSink, self._sink).write_many(blocks)
+        return sum([block.data.nbytes for block in blocks])
+
+    def _write_levels(self, image: int, origin: Index, data: np.ndarray, *, final: bool) -> int:
+        n_bytes = self._write(0, image, origin, data, final=final)
+        if self._stack is not None:
+            if final:
+                self._stack.add(0, image, origin, data)
+            return n_bytes
+        for level in range(1, len(self._levels[image])):
+            data = self._next_levels()[level - 1](data)
+            n_bytes += self._write(level, image, origin, data, final=final)
         return n_bytes
 
-    def _cut(self, level: int, data: np.ndarray) -> np.ndarray:
+    def _write_coarse(self, level: int, image: int, origin: Index, data: np.ndarray) -> None:
+        self._counters.written([], self._write(level, image, origin, data, final=True))
+
+    def _write(self, level: int, image: int, origin: Index, data: np.ndarray, *, final: bool) -> int:
+        array = self._levels[image][level]
+        if self._growable:
+            self._sink.extend(array, origin[0] + (1 if self._takes_tiles else len(data)))
+        self._sink.write(array, origin, data, final=final)
+        return data.nbytes
+
+    def _cut(self, data: np.ndarray) -> np.ndarray:
         """A single frame in tiles, in memory of this thread that the next call uses again."""
-        if not hasattr(self._scratch, "tiles"):
-            self._scratch.tiles = [np.zeros(tiler.shape, data.dtype) for tiler in self._tilers]
-        tiles: np.ndarray = self._scratch.tiles[level]
-        self._tilers[level].cut(data[(0,) * (data.ndim - 2)], tiles)
+        if not hasattr(self._of_thread, "tiles"):
+            memory = page_aligned(prod(self._tiler.shape) * data.dtype.itemsize)
+            self._of_thread.tiles = np.ndarray(self._tiler.shape, data.dtype, memory)
+        tiles: np.ndarray = self._of_thread.tiles
+        self._tiler.cut(data[(0,) * (data.ndim - 2)], tiles)
         return tiles
 
-    def _sample(self, job: Job) -> None:
-        for record in job.records:
-            _, index = self._locate(record.number)
-            channel = 0 if self._channel_axis is None else index[self._channel_axis]
-            if not self.contrast.wants(channel):
-                continue
-            if self._comes_tiled:
-                pixels = self._tilers[0].every(job.data, self.contrast.steps)
-            else:
-                frame = job.data[tuple([i - o for i, o in zip(index, job.origin, strict=False)])]
-                pixels = frame[:: self.contrast.steps[0], :: self.contrast.steps[1]]
-            self.contrast.add(channel, pixels)
+    def _next_levels(self) -> Sequence[NextLevel]:
+        """The steps of this thread, with memory that each of its blocks uses again."""
+        if not hasattr(self._of_thread, "steps"):
+            self._of_thread.steps = next_levels(self._plan)
+        steps: Sequence[NextLevel] = self._of_thread.steps
+        return steps
+
+    def _pixels(self, job: Job, record: Record) -> np.ndarray:
+        """Some pixels of one frame of a block."""
+        assert job.data is not None, "a frame that was stored has pixels"
+        y, x = self.contrast.steps
+        if job.is_tiled:
+            return self._tiler.every(job.data, (y, x))
+        _, index = self._locate(record.number)
+        frame: np.ndarray = job.data[tuple([i - o for i, o in zip(index, job.origin, strict=False)])]
+        return frame[::y, ::x]

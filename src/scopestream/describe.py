@@ -31,6 +31,7 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
     """What a plan comes to, as (label, value)."""
     array, settings = plan.arrays[0], plan.settings
     levels = len(plan.images[0].arrays)
+    z = "" if settings.halved_z is None else " x 2"
     rows = [
         ("path", settings.path),
         ("kind", plan.kind),
@@ -38,7 +39,11 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
             "images",
             f"{len(plan.images)}" + (f" ({plan.images[0].name} ... {plan.images[-1].name})" if plan.images[1:] else ""),
         ),
-        ("arrays", f"{len(plan.arrays)} ({levels} level{'s' * (levels > 1)} each)"),
+        (
+            "arrays",
+            f"{len(plan.arrays)} ("
+            + (f"{levels} levels each, {settings.downscale} of 2 x 2{z})" if levels > 1 else "1 level each)"),
+        ),
         ("shape", shape_text(array.axes, array.shape, array.growable) + f"  {array.dtype}"),
         ("chunk", f"{shape_text(array.axes, array.chunks)}  {size_text(_nbytes(array.chunks, array.dtype.itemsize))}"),
         (

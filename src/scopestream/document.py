@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -70,10 +71,25 @@ def _bytes_codec(itemsize: int) -> dict[str, Any]:
     return {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well: readers see the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        _move(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Let `path` have that content: readers see the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _move(temporary: Path, path: Path) -> None:
     for attempt in range(_REPLACE_ATTEMPTS):
         try:
             os.replace(temporary, path)

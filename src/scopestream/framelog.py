@@ -32,10 +32,11 @@ class FrameLog:
     """Appends lines, each with one write, so that after a kill a line is complete or absent. Safe from any thread."""
 
     def __init__(self, plan: LayoutPlan, route: Route) -> None:
-        self._locate = route.locate
+        self._image = route.image
         self._coords = route.coords
-        self._heads = [f',"image":{json.dumps(image.path)},"index":{{' for image in plan.images]
-        self._names = [f'"{name}":' for name in route.names]
+        self._paths = [json.dumps(image.path) for image in plan.images]
+        index = ",".join([f"{_literal(name)}:%d" for name in route.names])
+        self._line = f'{{"frame":%d,"image":%s,"index":{{{index}}},"status":"%s"%s,"time":%.6f%s}}\n'
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(plan.root / FRAME_LOG, flags, 0o666)
         self._lock = threading.Lock()
@@ -43,8 +44,23 @@ class FrameLog:
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
         """Log frames that share a status. Raises OSError when the disk does not take it."""
-        tail = f',"status":"{status}"' + (f',"reason":{json.dumps(reason)}' if reason else "")
-        text = "".join([self._line(record, tail) for record in records])
+        because = f',"reason":{json.dumps(reason)}' if reason else ""
+        image, coords, line, paths = self._image, self._coords, self._line, self._paths
+        text = "".join(
+            [
+                line
+                % (
+                    number,
+                    paths[image(number)],
+                    *coords(number),
+                    status,
+                    because,
+                    time_s,
+                    f',"metadata":{metadata}' if metadata else "",
+                )
+                for number, time_s, metadata in records
+            ]
+        )
         with self._lock:
             if self._torn:  # a full disk took a part of a line
                 text = "\n" + text
@@ -59,13 +75,10 @@ class FrameLog:
             os.close(self._file)
             self._file = -1
 
-    def _line(self, record: Record, tail: str) -> str:
-        number = record.number
-        coords = self._coords(number)
-        index = ",".join([f"{name}{i}" for name, i in zip(self._names, coords, strict=True)])
-        metadata = f',"metadata":{record.metadata}' if record.metadata else ""
-        head = self._heads[self._locate(number)[0]]
-        return f'{{"frame":{number}{head}{index}}}{tail},"time":{record.time_s:.6f}{metadata}}}\n'
+
+def _literal(text: str) -> str:
+    """As JSON, in a format string."""
+    return json.dumps(text).replace("%", "%%")
 
 
 def read_frames(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -84,6 +84,7 @@ class DatasetInfo:
     """A dataset. `n_images` counts all of them, `images` has the first ones.
 
     status        what scopestream's root attribute says, with its frame counts; empty in other datasets
+    statistics    numbers of how the acquisition went, by name; empty where the root document has none
     log           lines of the frame log by status, None without a log
     n_bytes       length of all files, `n_disk_bytes` what they take on the disk (sparse files take less)
     """
@@ -93,6 +94,7 @@ class DatasetInfo:
     version: str = ""
     name: str = ""
     status: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, float] = field(default_factory=dict)
     n_images: int = 0
     images: list[ImageInfo] = field(default_factory=list)
     n_wells: int = 0
@@ -116,6 +118,9 @@ def inspect(path: Path, max_images: int = 8) -> DatasetInfo:
     own = _dict(attributes.get("scopestream"))
     info.status = {_text(key): _text(value) for key, value in own.items() if key in ("status", "version")}
     info.status |= {f"frames {_text(key)}": _text(value) for key, value in _dict(own.get("frames")).items()}
+    for key, value in _dict(own.get("statistics")).items():
+        if (number := _number([value], 0)) is not None:
+            info.statistics[_text(key)] = number
     for image in _image_paths(info, ome):
         info.n_images += 1
         if len(info.images) < max_images:

@@ -15,7 +15,7 @@ from scopestream.errors import MetadataError
 from scopestream.jsontext import to_json
 from scopestream.omexml import ome_document
 from scopestream.plan import ArrayPlan, ImagePlan, LayoutPlan
-from scopestream.pyramid import METHOD
+from scopestream.pyramid import method_metadata
 
 Windows = Sequence[tuple[float, float] | None]
 RESERVED = ("ome", "scopestream")
@@ -61,17 +61,20 @@ class MetadataWriter:
         *,
         status: Literal["complete", "incomplete"],
         counts: Mapping[str, int],
+        statistics: Mapping[str, float],
         lengths: Mapping[int, int],
         windows: Windows,
         records: Iterable[Mapping[str, Any]],
     ) -> None:
         """The documents of a closed dataset.
 
-        lengths  of the first axis by image, where it is growable
-        windows  (start, end) of each channel, None where no frame was seen
-        records  the frame log
+        counts      frames by what became of them
+        statistics  how the acquisition went, by name
+        lengths     of the first axis by image, where it is growable
+        windows     (start, end) of each channel, None where no frame was seen
+        records     the frame log
         """
-        self._state.update(status=status, frames=dict(counts))
+        self._state.update(status=status, frames=dict(counts), statistics=dict(statistics))
         self._write_images(windows)
         if self._plan.kind != "image":
             self._write_xml(lengths, records)
@@ -128,8 +131,8 @@ def image_attributes(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> di
             for axis in axes
         ],
         datasets=[_dataset(plan, image, plan.arrays[number]) for number in image.arrays],
-        type="mean",
-        metadata={**METHOD, "version": version("scopestream")},
+        type=plan.settings.downscale,
+        metadata={**method_metadata(plan.settings), "version": version("scopestream")},
     )
     return _dump(v05.Image(multiscales=[multiscale], omero=_omero(plan, image, windows)))
 
@@ -138,6 +141,8 @@ def _dataset(plan: LayoutPlan, image: ImagePlan, array: ArrayPlan) -> v05.Datase
     """Scale and translation of one level: the first pixel of level n lies (pixel_n - pixel_0) / 2 further in."""
     axes = plan.settings.axes
     factors = [1.0] * (len(axes) - 2) + [float(2**array.level)] * 2
+    if (z := plan.settings.halved_z) is not None:  # until one plane is left
+        factors[z] = float(2 ** min(array.level, ((axes[z].count or 1) - 1).bit_length()))
     scale = [axis.scale * factor for axis, factor in zip(axes, factors, strict=True)]
     roles = plan.settings.stage_axes if image.position else {}
     stage = {name: getattr(image.position, role) for name, role in roles.items()}

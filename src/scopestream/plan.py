@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import product
+from itertools import pairwise
 from math import ceil, prod
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from scopestream.dimensions import Codec, Dimension, DimensionType, Position
 from scopestream.settings import AcquisitionSettings
-from scopestream.tiling import SHARD_BYTES, chunk_shape, round_up, shard_shape
+from scopestream.tiling import round_up
+from scopestream.zsteps import ZStep
 
 # More than these wait for the disk, not for the processor.
 MAX_WRITER_THREADS = 8
+_LARGE_FRAME_BYTES = 2**20
+BATCH_BYTES = 2**22  # blocks smaller than this are stored several at once, together not more than that
 LayoutKind = Literal["image", "bioformats2raw", "plate"]
-COARSEST_PIXELS = 256  # levels="auto" halves until both sides of a frame are at most this
 
 
 class WriteUnit(StrEnum):
@@ -128,6 +130,7 @@ class LayoutPlan:
     """The layout of one dataset.
 
     held_bytes  that are needed besides the blocks: by the backend, and for the pyramid
+    pair_bytes  of these, for planes that wait for the next one along z, when frames arrive in order
     peak_bytes  that are needed at the least, blocks included
     backend     the one that would write it, and `reason` why
     fits        every backend that was considered
@@ -139,6 +142,7 @@ class LayoutPlan:
     arrays: tuple[ArrayPlan, ...]
     unit: WriteUnit
     held_bytes: int
+    pair_bytes: int
     peak_bytes: int
     backend: str = ""
     reason: str = ""
@@ -168,8 +172,30 @@ class LayoutPlan:
 
     @property
     def tiled_on_arrival(self) -> bool:
-        """Whether the one copy of a frame cuts it; with more levels each must be cut after it was made."""
-        return self.unit is WriteUnit.TILED_FRAME and len(self.images[0].arrays) == 1
+        """Whether the one copy of a frame cuts it."""
+        return self.unit is WriteUnit.TILED_FRAME
+
+    @cached_property
+    def z_steps(self) -> tuple[ZStep, ...]:
+        """From each level to the next along z; empty where z is not halved."""
+        levels = [self.arrays[number] for number in self.images[0].arrays]
+        return z_steps_of(self.settings, levels, self.unit)
+
+    @property
+    def spare_pair_bytes(self) -> int:
+        """That planes may take besides `pair_bytes` when frames come out of order: half of what the limit leaves."""
+        return (int(self.settings.memory_limit) - self.peak_bytes) // 2 if self.z_steps else 0
+
+    @property
+    def n_buffers(self) -> int:
+        """How many blocks the core may hold at once."""
+        size = block_bytes(self.arrays[0], self.unit)
+        room = int(self.settings.memory_limit) - self.held_bytes - self.spare_pair_bytes
+        if not any(step.coarse_bytes for step in self.z_steps):
+            return room // size
+        # Out of order, all open blocks may become complete and then wait for others.
+        waiting = sum(step.waiting_bytes for step in self.z_steps)
+        return max((self.peak_bytes - self.held_bytes) // size, room // (size + waiting))
 
     @property
     def payload_bytes(self) -> int | None:
@@ -190,74 +216,15 @@ class LayoutPlan:
         return plan_text(self)
 
 
-class StorageNeeds(Protocol):
-    """What a plan must know of a backend: the part of `contract.Backend` that has to do with memory."""
-
-    def unit(self, array: ArrayPlan) -> WriteUnit: ...
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int: ...
-
-
-def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
-    """The layout of `settings` for a backend with these needs.
-
-    Only `shards="auto"` depends on the backend: where whole shards are held in memory they are made small enough for
-    `memory_limit`.
-    """
-    axes = settings.axes
-    names = tuple(axis.name for axis in axes)
-    counts = tuple(axis.count for axis in axes)
-    arrival = tuple(names.index(dimension.name) for dimension in settings.dimensions[:-2] if dimension.name in names)
-    dtype = np.dtype(settings.dtype)
-    groups = _image_groups(settings)
-    n_levels = _n_levels(settings)
-    chunks = chunk_shape(names, counts, dtype.itemsize, settings.chunks, settings.shards)
-
-    def geometry(shards: tuple[int, ...] | None, level: int) -> ArrayPlan:
-        shape = tuple(count or 0 for count in counts[:-2]) + tuple(
-            ceil(count / 2**level) for count in settings.frame_shape
-        )
-        level_chunks, level_shards = _at_level(chunks, shards, shape)
-        return ArrayPlan(
-            path=str(level), image=0, level=level, axes=names, types=tuple(axis.type for axis in axes), shape=shape,
-            growable=axes[0].count is None, chunks=level_chunks, shards=level_shards, dtype=dtype,
-            codec=settings.codec, arrival=arrival,
-        )  # fmt: skip
-
-    def held_by(array: ArrayPlan) -> int:
-        # The next levels of a block take a third of it, the arithmetic two frames, and tiles may be cut of each level.
-        pyramid = 0 if n_levels == 1 else 2 * block_bytes(array, needs.unit(array)) + 2 * array.frame_bytes
-        return needs.held_bytes(array, len(groups) * n_levels) + pyramid * max_threads(array)
-
-    def peak_of(array: ArrayPlan) -> int:
-        return peak_bytes(settings.dimensions[:-2], array, needs.unit(array)) + held_by(array)
-
-    shards: tuple[int, ...] | None = None
-    if settings.shards is not None:
-        shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, settings.shards)
-        max_bytes = SHARD_BYTES
-        while settings.shards == "auto" and peak_of(geometry(shards, 0)) > settings.memory_limit and max_bytes > 1:
-            max_bytes //= 2
-            shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, max_bytes)
-    levels = [geometry(shards, level) for level in range(n_levels)]
-    images: list[ImagePlan] = []
-    arrays: list[ArrayPlan] = []
-    for number, group in enumerate(groups):
-        first = len(arrays)
-        prefix = f"{group.path}/" if group.path else ""
-        arrays += [replace(array, path=prefix + array.path, image=number) for array in levels]
-        images.append(replace(group, arrays=tuple(range(first, len(arrays)))))
-    return LayoutPlan(
-        settings=settings, kind=_kind(settings), images=tuple(images), arrays=tuple(arrays),
-        unit=needs.unit(levels[0]), held_bytes=held_by(levels[0]), peak_bytes=peak_of(levels[0]),
-    )  # fmt: skip
-
-
 def max_threads(array: ArrayPlan) -> int:
-    """How many threads may store blocks at once: the cores where they are compressed.
+    """How many threads may store blocks at once: where they are compressed one more than there are cores.
 
-    Where bytes only pass through a second thread still helps, since one of them waits for the kernel now and then.
+    One of them waits for the disk now and then, which is why a second thread helps where bytes only pass through. With
+    small frames it would only wait for the interpreter.
     """
-    return min(os.cpu_count() or 1, 2 if array.codec.name == "none" else MAX_WRITER_THREADS)
+    if array.codec.name != "none":
+        return min((os.cpu_count() or 1) + 1, MAX_WRITER_THREADS)
+    return 2 if array.frame_bytes >= _LARGE_FRAME_BYTES else 1
 
 
 def block_bytes(array: ArrayPlan, unit: WriteUnit) -> int:
@@ -283,59 +250,34 @@ def peak_bytes(loop: Sequence[Dimension], array: ArrayPlan, unit: WriteUnit) -> 
     return (n_open + 1) * block_bytes(array, unit)
 
 
-def _kind(settings: AcquisitionSettings) -> LayoutKind:
-    if settings.plate is not None:
-        return "plate"
-    return "image" if len(settings.axes) == len(settings.dimensions) else "bioformats2raw"
+def pair_bytes(loop: Sequence[Dimension], array: ArrayPlan, unit: WriteUnit, steps: Sequence[ZStep]) -> int:
+    """Bytes that wait at the most for the next plane along z when frames arrive in order.
+
+    While z goes from one block to the next, every faster dimension runs through all of its items. And each thread may
+    be ahead of another by the blocks that it takes at once.
+    """
+    if not steps:
+        return 0
+    extent = dict(zip(array.axes, array.block_extent(unit), strict=False))
+    place = next(number for number, dimension in enumerate(loop) if dimension.name == array.axes[steps[0].axis])
+    n_waiting = prod(ceil((faster.count or 1) / extent.get(faster.name, 1)) for faster in loop[place + 1 :])
+    n_threads = max_threads(array)
+    n_at_once = max(1, BATCH_BYTES // block_bytes(array, unit)) if n_threads > 1 else 1
+    return (n_waiting + n_threads * n_at_once) * sum(step.waiting_bytes for step in steps)
 
 
-def _n_levels(settings: AcquisitionSettings) -> int:
-    if settings.levels != "auto":
-        return settings.levels
-    levels, side = 1, max(settings.frame_shape)
-    while side > COARSEST_PIXELS:
-        levels, side = levels + 1, ceil(side / 2)
-    return levels
-
-
-def _at_level(
-    chunks: tuple[int, ...], shards: tuple[int, ...] | None, shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Chunks and shards of a coarser level: the same frames in every file, tiles no larger than the frame."""
-    tile = tuple(min(chunk, size) for chunk, size in zip(chunks[-2:], shape[-2:], strict=True))
-    level_chunks = chunks[:-2] + tile
-    if shards is None:
-        return level_chunks, None
-    side = tuple(
-        min(round_up(shard, step), round_up(size, step))
-        for shard, size, step in zip(shards[-2:], shape[-2:], tile, strict=True)
-    )
-    return level_chunks, shards[:-2] + side
-
-
-def _image_groups(settings: AcquisitionSettings) -> list[ImagePlan]:
-    """The images in series order, without their arrays: positions first, then what else tells images apart."""
-    stem = Path(settings.path).name.removesuffix(".zarr").removesuffix(".ome") or "image"
-    if _kind(settings) == "image":
-        return [ImagePlan(path="", name=stem, position=None, labels=(), arrays=())]
-    stored = {axis.name for axis in settings.axes}
-    apart = [dimension for dimension in settings.dimensions if dimension.name not in stored]
-    positions: tuple[Position | None, ...] = (None,)
-    for dimension in apart:
-        positions = dimension.positions or positions
-    others = [dimension for dimension in apart if dimension.type != "position"]
-    items = [dimension.item_names or tuple(map(str, range(dimension.count or 0))) for dimension in others]
-    groups: list[ImagePlan] = []
-    fields: dict[str, int] = {}
-    for position, choice in product(positions, product(*items)):
-        labels = tuple((dimension.name, item) for dimension, item in zip(others, choice, strict=True))
-        parts = ([position.name] if position else []) + [f"{name}={item}" for name, item in labels]
-        path, field = str(len(groups)), 0
-        if settings.plate is not None and position is not None:
-            well = f"{position.row}/{position.column}"
-            field = fields[well] = fields.get(well, -1) + 1
-            path = f"{well}/{field}"
-        groups.append(
-            ImagePlan(path=path, name=" ".join(parts), position=position, labels=labels, arrays=(), field=field)
-        )
-    return groups
+def z_steps_of(settings: AcquisitionSettings, levels: Sequence[ArrayPlan], unit: WriteUnit) -> tuple[ZStep, ...]:
+    if (axis := settings.halved_z) is None:
+        return ()
+    steps = []
+    for fine, coarse in pairwise(levels):
+        extent = fine.block_extent(unit)
+        steps.append(
+            ZStep(
+                axis=axis, n_planes=fine.shape[axis],
+                extent=extent[axis], coarse_extent=coarse.block_extent(unit)[axis],
+                plane_bytes=block_bytes(fine, unit) // extent[axis],
+                coarse_bytes=block_bytes(coarse, unit) if prod(extent) > 1 else 0,
+            )
+        )  # fmt: skip
+    return tuple(steps)

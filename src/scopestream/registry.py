@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from scopestream.contract import Backend
 from scopestream.errors import BackendNotFoundError, MemoryLimitError, PlanError
-from scopestream.plan import BackendFit, LayoutPlan, WriteUnit, make_plan
+from scopestream.plan import BackendFit, LayoutPlan, WriteUnit
+from scopestream.planning import make_plan
 from scopestream.settings import AcquisitionSettings
 
 GROUP = "scopestream.backends"
@@ -127,6 +128,8 @@ def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
         problems.append(f"it does not offer codec {settings.codec.name!r}, only {', '.join(sorted(can.codecs))}")
     if settings.scheme not in can.schemes:
         problems.append(f"it cannot write to {settings.scheme}://, only to {', '.join(sorted(can.schemes))}")
+    if settings.direct_io and not can.direct_io:
+        problems.append("it writes through the page cache only (direct_io)")
     if plan.arrays[0].growable and not can.growable:
         problems.append("it needs to know the count of every dimension")
     return problems

@@ -35,10 +35,18 @@ class Route:
 
     def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
         """(image, index) of a frame."""
+        return self.image(number), tuple([number // stride % count for stride, count in self._index_steps])
+
+    def image(self, number: int) -> int:
+        """The image of a frame."""
         image = 0
         for stride, count, weight in self._image_steps:
             image += number // stride % count * weight
-        return image, tuple([number // stride % count for stride, count in self._index_steps])
+        return image
+
+    def step(self, name: str) -> tuple[int, int]:
+        """(stride, count): the item of that dimension to which a frame belongs is number // stride % count."""
+        return self._steps[self.names.index(name)]
 
     def number(self, image: int, index: Sequence[int]) -> int:
         """The frame at `index` of `image`."""

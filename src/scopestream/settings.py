@@ -19,6 +19,7 @@ from scopestream.dimensions import Codec, CodecName, Dimension, Model, Plate
 if TYPE_CHECKING:
     from scopestream.plan import LayoutPlan
 
+Downscale = Literal["mean", "nearest", "mode"]
 MAX_AXES = 5  # OME-Zarr 0.5, "multiscales" metadata: length of axes between 2 and 5
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _TYPE_RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
@@ -114,10 +115,13 @@ class AcquisitionSettings(Model):
     shards: Tiling | None = "auto"
     codec: Codec = Field(default_factory=lambda: Codec.model_validate("none"))
     levels: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = 1
+    downscale: Downscale = "mean"
+    downscale_z: bool = False
     backend: str = Field(default="auto", min_length=1)
     on_exists: Literal["error", "overwrite", "increment"] = "error"
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
+    direct_io: bool = False
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -133,10 +137,13 @@ class AcquisitionSettings(Model):
             shards: int | str | Mapping[str, int] | None = "auto",
             codec: Codec | CodecName | Mapping[str, Any] = "none",
             levels: int | Literal["auto"] = 1,
+            downscale: Downscale = "mean",
+            downscale_z: bool = False,
             backend: str = "auto",
             on_exists: Literal["error", "overwrite", "increment"] = "error",
             memory_limit: int | str = "1GB",
             on_full: Literal["block", "raise", "drop"] = "block",
+            direct_io: bool = False,
         ) -> None: ...
 
     @field_validator("path", mode="before")
@@ -197,6 +204,28 @@ class AcquisitionSettings(Model):
         _raise_all(problems)
         return sizes
 
+    @field_validator("downscale")
+    @classmethod
+    def _labels_are_no_floats(cls, downscale: Downscale, info: ValidationInfo) -> Downscale:
+        dtype = str(info.data.get("dtype", ""))
+        if downscale == "mode" and dtype.startswith("float"):
+            raise ValueError(
+                f"downscale 'mode' is for labels, which are integers or bool; {dtype} pixels are hardly ever equal. "
+                f"Use 'mean' or 'nearest'"
+            )
+        return downscale
+
+    @field_validator("downscale_z")
+    @classmethod
+    def _planes_are_counted(cls, downscale_z: bool, info: ValidationInfo) -> bool:
+        first = next(iter(info.data.get("dimensions", ())), None)
+        if downscale_z and first is not None and first.type == "space" and first.count is None:
+            raise ValueError(
+                f"downscale_z needs to know the count of {first.name!r}: nobody knows which plane is the last, and has "
+                f"no other to go with. Give it a count, or leave downscale_z out"
+            )
+        return downscale_z
+
     @property
     def frame_shape(self) -> tuple[int, int]:
         """(Y, X) of every frame."""
@@ -217,6 +246,12 @@ class AcquisitionSettings(Model):
         names = [axis.name for axis in self.axes if axis.type == "space"]
         roles: tuple[Literal["x", "y", "z"], ...] = ("x", "y", "z")
         return dict(zip(reversed(names), roles, strict=False))
+
+    @property
+    def halved_z(self) -> int | None:
+        """Which axis, in storage order, is halved from level to level besides those of the frame."""
+        axes = [axis for axis, dimension in enumerate(self.axes[:-2]) if dimension.type == "space"]
+        return axes[0] if self.downscale_z and axes and self.axes[axes[0]].count != 1 else None
 
     @property
     def scheme(self) -> str:

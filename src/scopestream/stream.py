@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter_ns, time
 from types import TracebackType
@@ -11,32 +11,48 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scopestream.assemble import Assembler, Buffer
+from scopestream.assemble import Assembler, Buffer, Job
 from scopestream.contract import Backend
 from scopestream.delivery import Delivery
-from scopestream.errors import FrameIndexError, FrameMismatchError, StreamClosedError, StreamFullError, WriteError
+from scopestream.errors import (
+    FrameIndexError,
+    MemoryLimitError,
+    StreamClosedError,
+    StreamFullError,
+    WriteError,
+)
 from scopestream.folder import NewRoot, settled
 from scopestream.framelog import FrameLog, Record, read_frames
+from scopestream.gate import Gate
 from scopestream.jsontext import to_json
-from scopestream.locate import FrameSet, Locator
+from scopestream.ledger import Ledger
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, block_bytes, max_threads
 from scopestream.registry import resolve
+from scopestream.reporter import Reporter, check_report
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
-from scopestream.writer import Writer
+from scopestream.writer import Patience, Writer
 
 _SKIPPED_AT_ONCE = 4096  # frames whose lines are logged by one write
 
 
-def open_stream(settings: AcquisitionSettings) -> Stream:
+def open_stream(
+    settings: AcquisitionSettings, *, on_stats: Callable[[Stats], object] | None = None, stats_interval_s: float = 1.0
+) -> Stream:
     """Start an acquisition: choose the backend, check everything, then write the empty dataset.
 
-    Raises PlanError, MemoryLimitError, BackendNotFoundError or DatasetExistsError before anything is written.
+    on_stats          called with a `Stats` about every `stats_interval_s` seconds (0.01 at least) while the stream is
+                      open, and a last time at the end of `close` with the final figures. All calls come from a thread
+                      of its own, so that it never holds the camera up; if it raises, it is not called again, and a
+                      RuntimeWarning says why. `close` waits for it, but not for more than ten seconds
+    Raises PlanError, MemoryLimitError, BackendNotFoundError or DatasetExistsError before anything is written, and
+    TypeError or ValueError when `on_stats` or its interval cannot be.
     """
+    check_report(on_stats, stats_interval_s)
     resolution = resolve(settled(settings))
-    return Stream(resolution.plan, resolution.backend)
+    return Stream(resolution.plan, resolution.backend, on_stats, stats_interval_s)
 
 
 class Stream:
@@ -46,18 +62,19 @@ class Stream:
     next call of any method, and again by `close`.
     """
 
-    def __init__(self, plan: LayoutPlan, backend: Backend) -> None:
+    def __init__(
+        self,
+        plan: LayoutPlan,
+        backend: Backend,
+        on_stats: Callable[[Stats], object] | None = None,
+        stats_interval_s: float = 1.0,
+    ) -> None:
         self._plan = plan
         self._settings = plan.settings
         self._route = Route(plan)
-        self._n_frames = plan.n_frames
-        self._locator = Locator(plan)
-        self._shape, self._dtype = plan.arrays[0].frame_shape, plan.arrays[0].dtype
         self._in_order = not backend.capabilities.any_order
-        self._last_of_image = [-1] * len(plan.images)
+        self._gate = Gate(plan, self._route, in_order=self._in_order)
         self._next = 0
-        self._taken = FrameSet()
-        self._lengths = [0] * len(plan.images)
         self._lock = threading.RLock()
         self._closed = False
         self._metadata = MetadataWriter(plan)
@@ -69,19 +86,27 @@ class Stream:
             opened.callback(self._log.close)
             self._sink = backend.open(plan)
             opened.callback(self._sink.close)
-            self._counters = Counters()
-            self._delivery = Delivery(plan, self._route, self._sink, self._log, self._counters)
-            buffer_bytes = block_bytes(plan.arrays[0], plan.unit)
+            self._counters = Counters(plan.arrays[0].frame_bytes)
+            self._delivery = Delivery(plan, self._route, backend, self._sink, self._log, self._counters)
+            self._waits: Patience = "block" if plan.settings.on_full == "block" else "raise"
             self._writer = Writer(
                 self._delivery.store,
                 self._delivery.publish,
-                n_threads=max_threads(plan.arrays[0]) if backend.capabilities.concurrent else 1,
-                n_buffers=(int(plan.settings.memory_limit) - plan.held_bytes) // buffer_bytes,
-                buffer_bytes=buffer_bytes,
+                n_threads=1 if self._in_order or not backend.capabilities.concurrent else max_threads(plan.arrays[0]),
+                n_buffers=plan.n_buffers,
+                buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
+                n_expected=plan.n_frames,
+                aligned=plan.settings.direct_io,
+                encodes=plan.settings.codec.name != "none",
             )
+            opened.callback(self._writer.close)
+            self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)
             opened.pop_all()  # from here on `close` looks after them
         root.keep()
-        self._assembler = Assembler(plan, self._borrow)
+        self._assembler = Assembler(plan, self._borrow, self._lend)
+        # In order, no more than planned can wait.
+        waits = bool(plan.z_steps) and not self._in_order
+        self._ledger = Ledger(plan) if waits else None
 
     # -- what a user reads ------------------------------------------------------------------------------------------
 
@@ -107,36 +132,74 @@ class Stream:
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
-    def append(self, frame: np.ndarray, metadata: Mapping[str, Any] | None = None) -> None:
+    def append(self, frame: np.ndarray, metadata: Mapping[str, Any] | None = None, *, copy: bool = True) -> None:
         """Take the next frame in acquisition order.
 
         frame     (Y, X) of the planned dtype, in any memory layout or byte order; it is copied before this returns
         metadata  anything that JSON can hold, for the frame log; delta_t, exposure_time (seconds), position_x,
                   position_y and position_z (units of the axes) also become planes of the OME-XML
+        copy      False hands the memory over: the stream keeps it until the frame is stored, and nobody may write to
+                  it any more, unless `flush` or `close` returned since. Frames that are not C-contiguous and native,
+                  and backends that collect blocks of several frames, copy all the same
         Raises FrameMismatchError, FrameIndexError or MetadataError, and StreamFullError with `on_full="raise"`; then
         the frame keeps its slot. Raises WriteError when an earlier frame could not be stored.
         """
         started = perf_counter_ns()
         with self._lock:
             self._check_open()
-            self._put(self._next, frame, metadata)
+            self._put(self._next, frame, metadata, started, copy)
             self._next += 1  # last, so that a frame that was refused keeps its slot and can be sent again
             self._counters.latencies.add(perf_counter_ns() - started)
 
+    def extend(
+        self,
+        frames: np.ndarray,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        copy: bool = True,
+    ) -> None:
+        """Take the next frames in acquisition order: as many calls of `append`, checked and handed over at once.
+
+        frames    (n, Y, X) of the planned dtype; with `copy=False` the stream keeps the memory, as `append` does
+        metadata  one mapping, or None, for each frame
+        Raises as `append` does, and then none of the frames was taken, unless StreamFullError or MemoryLimitError says
+        after how many there was no more room; those keep their slots.
+        """
+        started = perf_counter_ns()
+        with self._lock:
+            self._check_open()
+            frames, texts = self._gate.stack(frames, self._next, metadata, self._counters.frames_in)
+            before = self._next
+            try:
+                self._put_stack(frames, texts, started, copy)
+            except (StreamFullError, MemoryLimitError) as error:
+                error.add_note(f"The first {self._next - before} of {len(frames)} frames were taken.")
+                raise
+            finally:
+                n_taken = self._next - before
+                if n_taken:
+                    self._counters.latencies.add_stack(perf_counter_ns() - started, n_taken)
+
     def write(
-        self, frame: np.ndarray, *, index: Mapping[str, int | str], metadata: Mapping[str, Any] | None = None
+        self,
+        frame: np.ndarray,
+        *,
+        index: Mapping[str, int | str],
+        metadata: Mapping[str, Any] | None = None,
+        copy: bool = True,
     ) -> None:
         """Take a frame by its coordinates, in any order that the backend can store.
 
         index  an integer, or the name of a channel, position or label, for every dimension before the frame;
                dimensions with one item may be left out
+        copy   as for `append`
         Raises as `append` does, and FrameIndexError for a place that is not there, is taken, or comes too late for a
         backend that stores in order. The place of the next `append` stays as it is.
         """
         started = perf_counter_ns()
         with self._lock:
             self._check_open()
-            self._put(self._route.number_at(self._locator.coords(index)), frame, metadata)
+            self._put(self._gate.number_at(index), frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def skip(self, n: int = 1, *, reason: str | None = None) -> None:
@@ -148,7 +211,7 @@ class Stream:
             self._check_open()
             if n < 0:
                 raise FrameIndexError(f"Cannot skip {n} frames.")
-            total = self._n_frames
+            total = self._plan.n_frames
             if total is not None and self._next + n > total:
                 raise FrameIndexError(
                     f"Cannot skip {n} frames: only {total - self._next} of {total} are left. Nothing was skipped."
@@ -156,8 +219,10 @@ class Stream:
             end = self._next + n
             while self._next < end:
                 stop = min(self._next + _SKIPPED_AT_ONCE, end)
-                numbers = [number for number in range(self._next, stop) if number not in self._taken]
-                self._leave_out(numbers, "skipped", reason)
+                numbers = [number for number in range(self._next, stop) if number not in self._gate.taken]
+                self._writer.submit(self._leave_out(numbers, "skipped", reason))
+                if self._writer.queue_depth > _SKIPPED_AT_ONCE:  # places without a frame wait for no memory
+                    self._writer.drain()
                 self._counters.frames_skipped += len(numbers)
                 self._next = stop
 
@@ -170,7 +235,7 @@ class Stream:
             self._check_open()
             if not self._in_order:
                 for job in self._assembler.partial():
-                    self._writer.submit(job)
+                    self._writer.submit((job,))
             # Blocks that are stored before they are final must not be written to meanwhile.
             _to_the_end(self._writer.drain)
             self._delivery.publish()
@@ -186,12 +251,16 @@ class Stream:
 
     def close(self) -> None:
         """Finalise what arrived. Idempotent; raises WriteError when any frame or document could not be stored."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._finish()
-            if (error := self._writer.error) is not None:
-                raise self._write_error(error) from error
+        try:
+            with self._lock:
+                if not self._closed:
+                    self._closed = True
+                    self._finish()
+                if (error := self._writer.error) is not None:
+                    raise self._write_error(error) from error
+        finally:  # without the lock, which the callback may be waiting for
+            if self._reporter is not None:
+                self._reporter.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -213,76 +282,68 @@ class Stream:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _put(self, number: int, frame: np.ndarray, metadata: Mapping[str, Any] | None) -> None:
-        if not isinstance(frame, np.ndarray) or frame.shape != self._shape or frame.dtype != self._dtype:
-            frame = self._checked(frame, number)
-        self._check_place(number)
+    def _put(
+        self, number: int, frame: np.ndarray, metadata: Mapping[str, Any] | None, started: int, copy: bool
+    ) -> None:
+        frame = self._gate.frame(frame, number, self._counters.frames_in)
+        self._gate.place(number)
         record = Record(number, time(), None if metadata is None else to_json(metadata, "the frame was not consumed"))
-        image, index = self._route.locate(number)
+        self._writer.submit(self._take(record, frame, started, copy))
+
+    def _put_stack(self, frames: np.ndarray, metadata: Sequence[str | None], started: int, copy: bool) -> None:
+        now, jobs = time(), list[Job]()
         try:
-            job = self._assembler.add(image, index, frame, record)
+            for frame, text in zip(frames, metadata, strict=True):
+                if len(jobs) >= self._writer.n_together:
+                    ready, jobs = jobs, []  # before they are submitted, so that an interrupt never submits them twice
+                    self._writer.submit(ready)
+                jobs += self._take(Record(self._next, now, text), frame, started, copy)
+                self._next += 1
+        finally:
+            self._writer.submit(jobs)
+
+    def _take(self, record: Record, frame: np.ndarray, started: int, copy: bool) -> Sequence[Job]:
+        """A frame that was checked; returns the blocks that are complete now, at most one for each place."""
+        number = record.number
+        image, index = self._route.locate(number)
+        if self._ledger is not None:
+            self._ledger.check(image, index)
+        try:
+            job = self._assembler.add(image, index, frame, record, copy=copy)
         except StreamFullError:
             if self._settings.on_full != "drop":
                 raise
-            self._leave_out([number], "dropped", "the disk was behind the camera")
+            jobs = self._leave_out([number], "dropped", "the disk was behind the camera")
             self._counters.frames_dropped += 1
-            return
-        self._took(number, image, index)
-        self._counters.frames_in += 1
-        self._counters.bytes_in += frame.nbytes
-        if job is not None:
-            self._writer.submit(job)
+            return jobs
+        self._gate.took(number, image, index)
+        self._counters.accepted(number, started)
+        return self._completed(job)
 
-    def _checked(self, frame: object, number: int) -> np.ndarray:
-        """The frame as an array, when only its byte order differs from the plan."""
-        array = np.asarray(frame)
-        if array.shape == self._shape and array.dtype.newbyteorder("=") == self._dtype:
-            return array
-        y, x = self._shape
-        raise FrameMismatchError(
-            f"Frame {number} for {self._locator.text(self._route.coords(number))} is {array.shape} {array.dtype}, the "
-            f"plan says ({y}, {x}) {self._dtype}. It was not written; the {self._counters.frames_in} frames before it "
-            f"are safe. Set the camera to that size and type, or start a new acquisition."
-        )
+    def _completed(self, job: Job | None) -> Sequence[Job]:
+        if job is None:
+            return ()
+        if self._ledger is not None:
+            self._ledger.add(job.image, job.origin)
+        return (job,)
 
-    def _check_place(self, number: int) -> None:
-        total = self._n_frames
-        if total is not None and number >= total:
-            raise FrameIndexError(
-                f"All {total} frames of the plan have come. This one was not written; close the stream. For an open "
-                f"end, give the first dimension count=None."
-            )
-        if number in self._taken:
-            raise FrameIndexError(
-                f"There is a frame at {self._locator.text(self._route.coords(number))} already; every place is written "
-                f"once. This frame was not written. `skip` moves `append` past places that `write` has filled."
-            )
-        if self._in_order:
-            last = self._last_of_image[self._route.locate(number)[0]]
-            if number <= last:
-                raise FrameIndexError(
-                    f"Frame {number} comes after frame {last} of the same image, but backend {self._plan.backend!r} "
-                    f"stores frames in acquisition order only. It was not written. Use another backend for any order."
-                )
-
-    def _took(self, number: int, image: int, index: tuple[int, ...]) -> None:
-        self._taken.add(number)
-        self._last_of_image[image] = max(number, self._last_of_image[image])
-        if index and index[0] >= self._lengths[image]:
-            self._lengths[image] = index[0] + 1
-
-    def _leave_out(self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None) -> None:
-        now = time()
+    def _leave_out(
+        self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None
+    ) -> Sequence[Job]:
+        """Frames that will not come; returns the blocks that are complete now."""
+        now, jobs = time(), list[Job]()
         self._log.add([Record(number, now, None) for number in numbers], status, reason)
         for number in numbers:
             image, index = self._route.locate(number)
-            self._took(number, image, index)
-            job = self._assembler.leave_out(image, index)
-            if job is not None:
-                self._writer.submit(job)
+            self._gate.took(number, image, index)
+            jobs += self._completed(self._assembler.leave_out(image, index))
+        return jobs
 
     def _borrow(self) -> Buffer:
-        return self._writer.borrow("block" if self._settings.on_full == "block" else "raise")
+        return self._writer.borrow(self._waits)
+
+    def _lend(self) -> None:
+        self._writer.lend(self._waits)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -304,7 +365,10 @@ class Stream:
         An interrupt is raised after the last step.
         """
         interrupt: KeyboardInterrupt | None = None
-        steps = (self._hand_over, self._writer.close, self._close_arrays, self._log.close, self._write_documents)
+        steps = (
+            self._hand_over, self._writer.close, self._delivery.finish, self._close_arrays, self._log.close,
+            self._write_documents,
+        )  # fmt: skip
         for step in steps:
             try:
                 _to_the_end(step)
@@ -318,13 +382,13 @@ class Stream:
 
     def _hand_over(self) -> None:
         for job in self._assembler.finish():
-            self._writer.submit(job)
+            self._writer.submit((job,))
 
     def _close_arrays(self) -> None:
         try:
             if self._plan.arrays[0].growable:
                 for number, array in enumerate(self._plan.arrays):
-                    self._sink.extend(number, self._lengths[array.image])
+                    self._sink.extend(number, self._gate.lengths[array.image])
         finally:
             self._sink.close()
 
@@ -337,12 +401,14 @@ class Stream:
             "failed": stats.frames_failed,
         }
         total = self._plan.n_frames
-        missing = 0 if total is None else total - sum(counts.values())
+        # Of an unbounded acquisition only what was accepted can be missing: an interrupt came in between.
+        missing = stats.frames_waiting if total is None else total - sum(counts.values())
         whole = self._writer.error is None and not stats.frames_dropped and not missing
         self._metadata.finish(
             status="complete" if whole else "incomplete",
             counts={**counts, "missing": missing},
-            lengths=dict(enumerate(self._lengths)),
+            statistics=stats.summary(),
+            lengths=dict(enumerate(self._gate.lengths)),
             windows=self._delivery.contrast.windows,
             records=read_frames(self._plan.root),
         )

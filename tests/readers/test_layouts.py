@@ -121,6 +121,34 @@ def test_every_level_starts_where_its_first_pixel_lies(tmp_path: Path) -> None:
     assert right["translation"] == [-2.0, 20.0, 260.0]  # z has no stage coordinate there: the origin of the axis
 
 
+def test_planes_of_levels_are_thicker_until_one_is_left(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"dimensions": [STAGE, DEPTH, *FRAME], "levels": 4, "downscale_z": True}
+    plan = acquire(AcquisitionSettings(path=tmp_path / "a.ome.zarr", dtype="uint16", backend="inplace", **fields))
+    assert [array.shape[0] for array in plan.arrays[:4]] == [3, 2, 1, 1]
+    yaozarrs.validate_zarr_store(str(plan.root))
+    for image, origin in (("0", 5.0), ("1", -2.0)):
+        multiscale = attributes(plan.root / image)["ome"]["multiscales"][0]
+        transforms = [
+            [step[step["type"]][0] for step in level["coordinateTransformations"]] for level in multiscale["datasets"]
+        ]
+        assert transforms == [[2.0, origin], [4.0, origin + 1.0], [8.0, origin + 3.0], [8.0, origin + 3.0]]
+        assert "2 x 2 x 2 pixels" in multiscale["metadata"]["description"]
+    assert "mean of 2 x 2 x 2" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("downscale", "words"),
+    [("mean", "rounded half up"), ("nearest", "first of 2 x 2"), ("mode", "most frequent of 2 x 2")],
+)
+def test_the_document_says_how_levels_were_made(tmp_path: Path, downscale: str, words: str) -> None:
+    fields: dict[str, Any] = {"dimensions": [TIME, *FRAME], "levels": 2, "downscale": downscale}
+    plan = acquire(AcquisitionSettings(path=tmp_path / "a.ome.zarr", dtype="uint16", backend="inplace", **fields))
+    multiscale = attributes(plan.root)["ome"]["multiscales"][0]
+    assert multiscale["type"] == downscale
+    assert words in multiscale["metadata"]["description"]
+    assert f"(2 levels each, {downscale} of 2 x 2)" in str(plan)
+
+
 def test_channels_have_color_and_a_window_from_the_data_seen(tmp_path: Path) -> None:
     settings = AcquisitionSettings(
         path=tmp_path / "a.ome.zarr", dtype="uint16", dimensions=[TIME, CHANNELS, *FRAME], backend="inplace"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,6 +128,7 @@ class TestInfo:
         assert "frame log 12 written" in said
         for row in ("0 left 3x2x64x32 uint16 1x1x64x32", "1 right 3x2x64x32 uint16 1x1x64x32"):
             assert row in said
+        assert re.search(r"recorded in \d+\.\d s, \d+\.\d MB/s, append p99 .* ms, queue at most \d", said)
         assert "t time 3 0.5 s 0 s 1.5 s" in said
         assert "y space 64 0.1 µm 0 µm 6.4 µm" in said
         assert "DAPI ■ #0000ff" in said
@@ -223,6 +225,13 @@ class TestInfo:
         assert result.exit_code == 1
         assert isinstance(result.exception, SystemExit)
         assert "zarr.json" in result.output
+
+    def test_statistics_that_are_none_are_left_out(self, dataset: Path) -> None:
+        statistics = {"seconds": 12, "mb_per_s": "fast", "queue_peak": float("nan"), "other": 1}
+        change(dataset, lambda d: d["attributes"]["scopestream"].update(statistics=statistics))
+        result = run("info", dataset)
+        assert result.exit_code == 0, result.output
+        assert "recorded in 12.0 s written by" in one_line(result)
 
     def test_names_cannot_control_the_terminal_or_the_tables(self, dataset: Path) -> None:
         hostile = "\x1b[31m[/] [red]\u202e" + "x" * 5000

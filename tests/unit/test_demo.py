@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from scopestream import demo, read_frames
 from scopestream.cli import app
 from scopestream.demo.check import checksum, compare, open_reader
+from scopestream.demo.progress import StatsBar
 from scopestream.demo.synthetic import BACKGROUND, SyntheticCamera
 
 run = CliRunner().invoke
@@ -63,6 +67,40 @@ def test_the_contact_sheet_is_a_picture_in_the_colours_of_the_channels(tmp_path:
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     assert ((blue - red > 100) & (blue - green > 60)).sum() > 500  # DAPI
     assert ((green - red > 100) & (green - blue > 60)).sum() > 500  # FITC
+
+
+def drawn(bar: StatsBar, width: int = 80) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        for part in bar.get_renderables():
+            console.print(part)
+    return capture.get()
+
+
+def test_the_progress_bar_says_how_it_goes(tmp_path: Path) -> None:
+    settings = demo.demo_settings(demo.DemoOptions(output=tmp_path / "a.ome.zarr"), (512, 512), 1.0)
+    with demo.open_stream(settings) as stream:
+        nothing = stream.stats
+    now = replace(
+        nothing, frames_in=120, recent_frames_per_s=21.55, recent_mb_per_s=11.3, queue_depth=2,
+        append_p99_ms=0.456, behind_s=1.25, frames_dropped=3,
+    )  # fmt: skip
+    with StatsBar(Console(file=io.StringIO())) as bar:
+        bar.begin(240)
+        bar.show(replace(now, frames_dropped=0))
+        assert "120/240 frames" in drawn(bar)
+        assert "dropped" not in drawn(bar)
+        bar.show(now)
+        bar_line, line = drawn(bar).splitlines()
+        assert "123/240 frames" in bar_line
+        assert line.strip() == "21.6 frames/s  11.3 MB/s  queue 2  p99 0.46 ms  behind 1.25 s  3 dropped"
+    assert "frames/s" not in drawn(bar)
+
+
+def test_a_demo_that_cannot_start_draws_no_bar(tmp_path: Path) -> None:
+    result = run(app, synthetic(tmp_path / "here.ome.zarr", "--backend", "nobody"))
+    assert result.exit_code == 1
+    assert "recording" not in result.output
 
 
 def test_a_second_run_leaves_the_first_one_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scopestream import AcquisitionSettings, LayoutPlan
-from scopestream.plan import make_plan
+from scopestream.planning import make_plan
 from scopestream.registry import load_backend
 from scopestream.route import Route
 

@@ -115,6 +115,9 @@ def test_positions_without_names_are_numbered() -> None:
         ({"on_full": "explode"}, "on_full"),
         ({"memory_limit": 0}, "memory_limit"),
         ({"levels": 0}, "levels"),
+        ({"downscale": "median"}, "downscale"),
+        ({**dims({"name": "z", "count": None}), "downscale_z": True}, "needs to know the count of 'z'"),
+        ({"downscale": "mode", "dtype": "float32"}, "for labels, which are integers or bool"),
         ({"nonsense": 1}, "Extra inputs are not permitted"),
         ({"path": ""}, "does not name a new folder"),
         ({"path": "../.."}, "does not name a new folder"),
@@ -169,6 +172,8 @@ RICH: dict[str, Any] = {
     "codec": Codec(name="blosc-zstd", level=3, shuffle="bit"),
     "memory_limit": "2GiB",
     "levels": "auto",
+    "downscale": "mode",
+    "downscale_z": True,
 }  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import scopestream.registry
 from scopestream import (
     AcquisitionSettings,
     DatasetExistsError,
@@ -273,17 +272,6 @@ def test_a_backend_that_does_not_open_leaves_everything_as_it_was(tmp_path: Path
 
 
 # -- a slow or failing disk ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyBackend:
-    """The inplace backend, registered as "faulty", whose writes can be held up or made to fail."""
-    backend = FaultyBackend(scopestream.registry.load_backend("inplace"))
-    original = scopestream.registry.load_backend
-    monkeypatch.setattr(
-        scopestream.registry, "load_backend", lambda name: backend if name == "faulty" else original(name)
-    )
-    return backend
 
 
 THREE_FRAMES = 3 * Y * X * 2

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from scopestream.demo.check import Reader, checksum, compare, open_reader
 from scopestream.demo.micromanager import DemoError, TakeFrame, interval_s, micromanager_camera
+from scopestream.demo.progress import StatsBar
 from scopestream.demo.sheet import write_contact_sheet
 from scopestream.demo.synthetic import SyntheticCamera
 from scopestream.describe import plan_rows, size_text
@@ -35,6 +35,7 @@ CHANNELS = (Channel(name="DAPI", color="#4d7dff"), Channel(name="FITC", color="#
 _FIRST_Z_UM = -2.5  # so that no two planes are equally far out of focus
 _WELLS = (("B", "2"), ("B", "3"), ("C", "3"))
 _WELL_PITCH_UM = 9000.0  # of a 96-well plate
+_GLANCE_S = 0.1  # from one look at the statistics to the next
 _FRAME_SHAPE, _PIXEL_UM = (512, 512), 0.325  # of the synthetic camera
 
 
@@ -151,15 +152,13 @@ def _positions(layout: Layout) -> tuple[Position, ...]:
 
 @dataclass
 class Recorder:
-    """Hands frames to the stream, keeps a checksum of each, and moves the progress bar."""
+    """Hands frames to the stream, and keeps a checksum of each."""
 
     stream: Stream
-    progress: Progress
     checksums: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._route = Route(self.stream.plan)
-        self._task = self.progress.add_task("recording", total=self.stream.plan.n_frames, rate=0.0, queue=0)
 
     def take(self, frame: np.ndarray, index: Mapping[str, int], metadata: Mapping[str, Any]) -> None:
         """Append the next frame. Raises DemoError when the camera says that it belongs elsewhere."""
@@ -172,12 +171,6 @@ class Recorder:
             )
         self.checksums[number] = checksum(frame)
         self.stream.append(frame, metadata)
-        self.show()
-
-    def show(self) -> None:
-        """Let the progress bar say how far it is."""
-        stats = self.stream.stats
-        self.progress.update(self._task, completed=stats.frames_in, rate=stats.mb_per_s, queue=stats.queue_depth)
 
 
 def run_demo(options: DemoOptions, console: Console) -> bool:
@@ -222,7 +215,7 @@ def stats_rows(stats: Stats) -> list[tuple[str, str]]:
         ("bytes in", size_text(stats.bytes_in)),
         ("bytes written, all levels", size_text(stats.bytes_written)),
         ("time", f"{stats.seconds:.2f} s, from open to closed"),
-        ("rate", f"{stats.mb_per_s:.1f} MB/s of frames"),
+        ("rate", f"{stats.frames_per_s:.1f} frames/s, {stats.mb_per_s:.1f} MB/s"),
         ("append, median", f"{stats.append_p50_ms:.3f} ms"),
         ("append, 99th percentile", f"{stats.append_p99_ms:.3f} ms"),
         ("append, longest", f"{stats.append_max_ms:.3f} ms"),
@@ -231,19 +224,13 @@ def stats_rows(stats: Stats) -> list[tuple[str, str]]:
 
 
 def _record(camera: Camera, settings: AcquisitionSettings, console: Console) -> tuple[Stream, dict[int, int]]:
-    progress = Progress(
-        SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total} frames"), TextColumn("[green]{task.fields[rate]:.1f} MB/s"),
-        TextColumn("queue {task.fields[queue]}"), TimeElapsedColumn(), console=console, expand=True,
-    )  # fmt: skip
-    with open_stream(settings) as stream:
+    with StatsBar(console) as bar, open_stream(settings, on_stats=bar.show, stats_interval_s=_GLANCE_S) as stream:
         console.print(f"[bold]Dataset[/bold]  {escape(stream.path)}", highlight=False)
+        bar.begin(stream.plan.n_frames)
         stream.set_metadata("demo", {"camera": camera.name})
+        recorder = Recorder(stream)
         try:
-            with progress:
-                recorder = Recorder(stream, progress)
-                camera.record(stream.plan.settings, recorder.take)
-                recorder.show()
+            camera.record(stream.plan.settings, recorder.take)
         except KeyboardInterrupt:
             console.print(f"Stopped; the {stream.stats.frames_in} frames so far are in {escape(stream.path)}.")
             raise

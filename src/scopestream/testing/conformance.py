@@ -21,13 +21,14 @@ import pytest
 from scopestream.contract import WriteUnit
 from scopestream.errors import FrameIndexError, FrameMismatchError, PlanError
 from scopestream.framelog import read_frames
-from scopestream.plan import LayoutPlan, make_plan
-from scopestream.pyramid import halve
+from scopestream.plan import LayoutPlan
+from scopestream.planning import make_plan
 from scopestream.registry import load_backend
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stream import open_stream
 from scopestream.testing.frames import acquire, expected_images, stamped_frame
+from scopestream.testing.levels import next_level
 from scopestream.testing.readers import describe_mismatch, read_array, reader_other_than
 
 Y, X = 70, 97  # odd on purpose: tiles are cut at both edges, levels are rounded
@@ -77,7 +78,22 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     },
     "without shards": {"dimensions": _dims(t=3), "chunks": _TILES, "shards": None},
     "without shards, deep": {"dimensions": _dims(t=5), "chunks": {"t": 2, **_TILES}, "shards": None},
+    "odd tiles": {"dimensions": _dims(t=3), "chunks": {"y": 33, "x": 32}, "shards": {"t": 2}},
+    "large tiles": {"dimensions": _dims(t=3), "chunks": {"y": 48, "x": 64}, "shards": {"t": 2}},
     "whole rows": {"dimensions": _dims(t=5), "chunks": {"y": 32, "x": X}, "shards": {"t": 2}},
+}
+_OF_LEVELS = ("five axes", "deep chunks", "positions inside", "time", "whole rows", "odd tiles", "large tiles")
+#: layouts whose levels may be halved along z, with at least 12 frames
+_WITH_Z: Mapping[str, Mapping[str, Any]] = {
+    **{name: LAYOUTS[name] for name in ("five axes", "arrives as t z c", "arrives as z c t", "deep chunks")},
+    **{name: LAYOUTS[name] for name in ("deep along two axes", "deep along two of three axes")},
+    "z alone": {"dimensions": _dims(z=13), "chunks": _TILES, "shards": {"z": 4}},
+    "odd shards": {"dimensions": _dims(z=13), "chunks": _TILES, "shards": {"z": 3}},
+    "z without shards": {"dimensions": _dims(t=2, z=7), "chunks": _TILES, "shards": None},
+    "positions inside z": {
+        "dimensions": [*_dims(z=4)[:1], {"name": "p", "coords": _POSITIONS}, *_dims(c=2)],
+        "chunks": {"y": 33, "x": 33},
+    },
 }
 _CODECS = ("none", "zstd", "blosc-zstd", "blosc-lz4")
 _DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -141,12 +157,40 @@ class BackendConformance:
     def test_levels_are_the_mean_of_the_level_before(self, tmp_path: Path, layout: str, codec: str) -> None:
         self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=3))
 
+    @pytest.mark.parametrize("layout", _OF_LEVELS)
+    @pytest.mark.parametrize(("downscale", "dtype"), [("nearest", "int16"), ("mode", "uint8"), ("mode", "bool")])
+    def test_levels_may_be_of_labels(self, tmp_path: Path, layout: str, downscale: str, dtype: str) -> None:
+        self._check(self.settings(tmp_path, **LAYOUTS[layout], dtype=dtype, levels=3, downscale=downscale))
+
+    @pytest.mark.parametrize("layout", _WITH_Z)
+    @pytest.mark.parametrize("downscale", ["mean", "nearest", "mode"])
+    def test_levels_may_have_fewer_planes(self, tmp_path: Path, layout: str, downscale: str) -> None:
+        self._check(self.settings(tmp_path, **_WITH_Z[layout], levels=4, downscale=downscale, downscale_z=True))
+
+    @pytest.mark.parametrize("layout", _WITH_Z)
+    @pytest.mark.parametrize("codec", ["none", "blosc-zstd"])
+    @pytest.mark.parametrize("skipped", [{1}, {0, 3}, {4, 5, 6, 7}, {2, 5, 6, 9, 11}])
+    def test_planes_that_do_not_come_count_as_zeros(
+        self, tmp_path: Path, layout: str, codec: str, skipped: set[int]
+    ) -> None:
+        settings = self.settings(tmp_path, **_WITH_Z[layout], levels=3, downscale_z=True, codec=codec)
+        self._check(settings, skipped=skipped, n_frames=12)
+        self._check(settings.model_copy(update={"path": f"{settings.path}-2"}), skipped=skipped, n_frames=8)
+
+    @pytest.mark.parametrize("n_frames", [1, 5, 11, 13])
+    @pytest.mark.parametrize(("chunks", "shards"), [(1, 1), (1, 3), (2, 2), (3, 3), (2, 6)])
+    def test_an_unbounded_axis_with_fewer_planes(self, tmp_path: Path, chunks: int, shards: int, n_frames: int) -> None:
+        sizes: dict[str, Any] = {"chunks": {"z": chunks, **_TILES}, "shards": {"t": 2, "z": shards}}
+        settings = self.settings(tmp_path, dimensions=_dims(t=None, z=5), **sizes, levels=4, downscale_z=True)
+        self._check(settings, n_frames=n_frames)
+
     # -- order ------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "arrives as t z c"])
     @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
-    def test_frames_may_come_in_any_order(self, tmp_path: Path, layout: str, codec: str) -> None:
-        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec)
+    @pytest.mark.parametrize("levels", [1, 3])
+    def test_frames_may_come_in_any_order(self, tmp_path: Path, layout: str, codec: str, levels: int) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=levels, downscale_z=True)
         if not load_backend(self.backend).capabilities.any_order:
             pytest.skip(f"{self.backend} does not declare any_order")
         if self._refused(settings):
@@ -179,6 +223,63 @@ class BackendConformance:
             for number in range(1, 5):
                 stream.append(stamped_frame(number, (Y, X), settings.dtype))
         self._compare(stream.plan, set(range(5)))
+
+    # -- how frames are handed over ---------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["time", "tiles", "whole rows", "deep chunks", "positions inside"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_frames_that_are_not_copied(self, tmp_path: Path, layout: str, codec: str) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec)
+        if self._refused(settings):
+            return
+        with open_stream(settings) as stream:
+            n_frames = stream.plan.n_frames or 0
+            for number in range(n_frames):
+                stream.append(stamped_frame(number, (Y, X), settings.dtype), copy=False)
+        self._compare(stream.plan, set(range(n_frames)))
+
+    @pytest.mark.parametrize("layout", ["time", "deep chunks", "positions inside"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    @pytest.mark.parametrize("copy", [True, False])
+    def test_stacks_of_frames(self, tmp_path: Path, layout: str, codec: str, copy: bool) -> None:
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec)
+        if self._refused(settings):
+            return
+        with open_stream(settings) as stream:
+            n_frames = stream.plan.n_frames or 0
+            frames = np.stack([stamped_frame(number, (Y, X), settings.dtype) for number in range(n_frames)])
+            stream.extend(frames[:1], copy=copy)
+            stream.extend(frames[1:], copy=copy)
+        self._compare(stream.plan, set(range(n_frames)))
+
+    @pytest.mark.filterwarnings("ignore:The file system .* cannot be written past the page cache")
+    @pytest.mark.parametrize("copy", [True, False])
+    def test_frames_that_go_past_the_page_cache(self, tmp_path: Path, copy: bool) -> None:
+        if not load_backend(self.backend).capabilities.direct_io:
+            pytest.skip(f"{self.backend} does not declare direct_io")
+        shape = (200, 300)
+        dimensions = [{"name": "t", "count": 6}, {"name": "y", "count": shape[0]}, {"name": "x", "count": shape[1]}]
+        settings = self.settings(
+            tmp_path, dimensions=dimensions, chunks={"y": 64, "x": 64}, shards={"t": 4}, levels=2, direct_io=True
+        )
+        with open_stream(settings) as stream:
+            for number in range(6):
+                stream.append(stamped_frame(number, shape, settings.dtype), copy=copy)
+        self._compare(stream.plan, set(range(6)))
+
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    @pytest.mark.parametrize("shards", [{"t": 100}, {"t": 7}, None])
+    def test_hundreds_of_small_frames_at_once(
+        self, tmp_path: Path, shards: Mapping[str, int] | None, codec: str
+    ) -> None:
+        dimensions = [{"name": "t", "count": 200}, {"name": "p", "coords": _POSITIONS}, *_dims()]
+        settings = self.settings(tmp_path, dimensions=dimensions, shards=shards, codec=codec)
+        if self._refused(settings):
+            return
+        frames = np.stack([stamped_frame(number, (Y, X), settings.dtype) for number in range(400)])
+        with open_stream(settings) as stream:
+            stream.extend(frames)
+        self._compare(stream.plan, set(range(400)))
 
     # -- while it grows ---------------------------------------------------------------------------------------------
 
@@ -271,7 +372,9 @@ class BackendConformance:
             level_model = model
             for level, number in enumerate(image.arrays):
                 found = read_array(plan.root / plan.arrays[number].path, reader)
-                level_model = halve(level_model) if level else level_model
+                level_model = (
+                    next_level(level_model, plan.settings.downscale, plan.settings.halved_z) if level else level_model
+                )
                 if plan.arrays[number].growable and found.shape[1:] == level_model.shape[1:]:
                     # While it grows, the visible shape may be ahead of the frames, in whole files.
                     assert not found[len(level_model) :].any()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from time import sleep
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
-from scopestream.contract import Backend, Capabilities, Sink, WriteUnit
+from scopestream.contract import Backend, BatchSink, Block, Capabilities, Sink, WriteUnit
 from scopestream.plan import ArrayPlan, LayoutPlan
 
 
 class FaultyBackend:
     """Another backend, whose writes take `delay_s` longer, wait while `held`, and raise `error` when it is set.
 
-    `open` raises `error_at_open`, after the other backend has opened.
+    `broken` names the origins of blocks that cannot be stored. `open` raises `error_at_open`, after the other backend
+    has opened.
     """
 
     name: ClassVar[str] = "faulty"
@@ -30,6 +32,7 @@ class FaultyBackend:
         self._go.set()
         self.delay_s = 0.0
         self.error: OSError | None = None
+        self.broken: Set[tuple[int, ...]] = frozenset()
         self.error_at_open: OSError | None = None
 
     @property
@@ -63,12 +66,14 @@ class FaultyBackend:
     def release(self) -> None:
         self._go.set()
 
-    def pass_or_fail(self) -> None:
+    def pass_or_fail(self, origins: Iterable[tuple[int, ...]]) -> None:
         """What every write meets first."""
         self._go.wait()
         sleep(self.delay_s)
         if self.error is not None:
             raise self.error
+        if bad := self.broken & set(origins):
+            raise OSError(errno.EIO, f"the disk is broken at {min(bad)}")
 
 
 class _FaultySink:
@@ -78,5 +83,9 @@ class _FaultySink:
         self.extend, self.flush, self.close = inner.extend, inner.flush, inner.close
 
     def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
-        self._backend.pass_or_fail()
+        self._backend.pass_or_fail([origin])
         self._inner.write(array, origin, block, final=final)
+
+    def write_many(self, blocks: Sequence[Block]) -> None:
+        self._backend.pass_or_fail([block.origin for block in blocks])
+        cast(BatchSink, self._inner).write_many(blocks)

@@ -1,0 +1,59 @@
+"""scopestream with each of its backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Case
+from benchmarks.runners.session import RefusedError, Runner, Session
+from scopestream import AcquisitionSettings, BackendNotFoundError, MemoryLimitError, PlanError, open_stream
+from scopestream.bench.camera import Frames
+
+_ALL_THE_MEMORY = 2**40
+_MOST_BYTES = 8 * 2**30
+_VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("inplace", "inplace", {}),
+    ("inplace direct", "inplace", {"direct_io": True}),
+    ("tensorstore", "tensorstore", {}),
+    ("acquire-zarr", "acquire-zarr", {}),
+    ("zarr-python", "zarr-python", {}),
+    ("zarrs", "zarrs", {}),
+)
+
+
+def _settings(case: Case, folder: Path, backend: str, fields: dict[str, Any]) -> tuple[AcquisitionSettings, str]:
+    """Settings that the backend accepts, and a note where it needs more memory than the case says."""
+
+    def with_limit(n_bytes: int) -> AcquisitionSettings:
+        return AcquisitionSettings(**case.settings(str(folder / "a.ome.zarr"), backend, n_bytes), **fields)
+
+    settings = with_limit(case.memory_limit)
+    try:
+        settings.plan()
+    except MemoryLimitError as error:
+        needed = with_limit(_ALL_THE_MEMORY).plan().peak_bytes
+        if needed > _MOST_BYTES:
+            raise RefusedError(str(error)) from error
+        return with_limit(needed), f"memory_limit {needed / 1e9:.2g} GB, which is what it needs"
+    return settings, ""
+
+
+def _opener(backend: str, fields: dict[str, Any]) -> Callable[[Case, Path, Frames], Session]:
+    def open_case(case: Case, folder: Path, frames: Frames) -> Session:
+        try:
+            settings, note = _settings(case, folder, backend, fields)
+            stream = open_stream(settings)
+        except (PlanError, BackendNotFoundError) as error:
+            raise RefusedError(str(error)) from error
+        plan = stream.plan
+        arrays = tuple(plan.root / plan.arrays[image.arrays[0]].path for image in plan.images)
+        return Session(stream.append, stream.close, arrays, len(plan.images[0].arrays), note)
+
+    return open_case
+
+
+RUNNERS = tuple(
+    Runner(f"scopestream/{name}", "ours", backend, _opener(backend, fields)) for name, backend, fields in _VARIANTS
+)

@@ -1,0 +1,53 @@
+"""How many bytes wait for the next plane along z, as the stream knows before it accepts a frame."""
+
+from __future__ import annotations
+
+from scopestream.errors import MemoryLimitError
+from scopestream.plan import LayoutPlan
+from scopestream.zsteps import Index
+
+Key = tuple[int, int, Index]  # level of the finer blocks, image, origin of the block that they become
+
+
+class Ledger:
+    """What waits in a `Stack` once all that was accepted is stored."""
+
+    def __init__(self, plan: LayoutPlan) -> None:
+        self._limit = plan.pair_bytes + plan.spare_pair_bytes
+        self._steps = plan.z_steps
+        self._bytes = [step.waiting_bytes for step in self._steps]
+        self._growth = sum(self._bytes)
+        self._extent = plan.arrays[0].block_extent(plan.unit)
+        self._waiting: set[Key] = set()
+        self._held = 0
+
+    def check(self, image: int, index: Index) -> None:
+        """Raise MemoryLimitError when the block of the frame at `index` could not wait for its counterpart."""
+        if self._held + self._growth <= self._limit:
+            return
+        origin: Index = (*(i // e * e for i, e in zip(index, self._extent, strict=True)), 0, 0)
+        for level, step in enumerate(self._steps):
+            key = step.coarse_origin(origin)
+            if step.n_parts(origin) == 2:
+                if (level, image, key) in self._waiting:
+                    return
+                break
+            origin = key
+        raise MemoryLimitError(
+            f"{len(self._waiting)} planes or blocks of {self._held} bytes wait for the next one along z, and "
+            f"memory_limit allows no more. This frame was not accepted. Write frames in acquisition order, with z "
+            f"fast, raise memory_limit, or set downscale_z=False."
+        )
+
+    def add(self, image: int, origin: Index) -> None:
+        """The block of level 0 at `origin` is complete, or will not come."""
+        for level, step in enumerate(self._steps):
+            key = (level, image, step.coarse_origin(origin))
+            if step.n_parts(origin) == 2:
+                if key not in self._waiting:
+                    self._waiting.add(key)
+                    self._held += self._bytes[level]
+                    return
+                self._waiting.remove(key)
+                self._held -= self._bytes[level]
+            origin = key[2]
