@@ -28,31 +28,6 @@ _AT_ONCE_BYTES = 64 * 2**20
 _LIBRARY_BYTES = 64 * 2**20  # of threads, and of memory that is freed but not given back
 
 
-def blocks_at_once(array: ArrayPlan) -> int:
-    """How many blocks are given to the library at once.
-
-    It uses all cores for a large one, and more of them would only cost memory; small ones leave cores idle.
-    """
-    return max(1, min(max_threads(array), _AT_ONCE_BYTES // (prod(array.file_shape) * array.dtype.itemsize)))
-
-
-def library_bytes(array: ArrayPlan, n_copies: int = 2) -> int:
-    """Bytes held at the most while blocks are stored.
-
-    n_copies  that the library makes: encoded chunks, and the file made of them, for a start
-
-    Each copy is as large as the block with its padding, and a little more where data does not compress. Where padding
-    is needed, the padded block comes on top. Measured with each library, as peaks of resident memory.
-    """
-    before = len(array.axes) - 2
-    n_frames = prod(array.file_shape[:before])
-    frame = map(round_up, array.frame_shape, array.file_shape[before:])
-    block_bytes = n_frames * prod(frame) * array.dtype.itemsize
-    is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
-    one = n_copies * (block_bytes + block_bytes // 16) + is_padded * block_bytes
-    return one * blocks_at_once(array) + _LIBRARY_BYTES
-
-
 class WholeFileBackend:
     """What the backends of these sinks declare alike."""
 
@@ -68,8 +43,39 @@ class WholeFileBackend:
     def unit(self, array: ArrayPlan) -> WriteUnit:
         return WriteUnit.SHARD  # frame by frame, a shard of n frames would be rewritten n times
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        return library_bytes(array)
+    def n_copies(self, array: ArrayPlan) -> int:
+        """How many copies of a block the library makes while it stores it: encoded chunks, and the file made of them.
+
+        Measured with each library, as peaks of resident memory.
+        """
+        return 2
+
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
+        """Those of the blocks that are given to the library at once: two, if there is room, or more small ones.
+
+        It uses all cores for a large one, but not while it makes the file. Small ones would leave cores idle.
+        """
+        one = self._block_bytes(array)
+        n_small = _AT_ONCE_BYTES // (prod(array.file_shape) * array.dtype.itemsize)
+        n_with_room = min(2, (room - _LIBRARY_BYTES) // one)
+        return max(1, min(max(n_small, n_with_room), max_threads(array, WriteUnit.SHARD))) * one + _LIBRARY_BYTES
+
+    def at_once(self, plan: LayoutPlan) -> int:
+        """How many blocks are given to the library at once."""
+        return (plan.backend_bytes - _LIBRARY_BYTES) // self._block_bytes(plan.arrays[0])
+
+    def _block_bytes(self, array: ArrayPlan) -> int:
+        """Bytes that are held while one block is stored.
+
+        Each copy is as large as the block with its padding, and a little more where data does not compress. Where
+        padding is needed, the padded block comes on top.
+        """
+        before = len(array.axes) - 2
+        n_frames = prod(array.file_shape[:before])
+        frame = map(round_up, array.frame_shape, array.file_shape[before:])
+        block_bytes = n_frames * prod(frame) * array.dtype.itemsize
+        is_padded = array.growable or any(size % step for size, step in zip(array.shape, array.file_shape, strict=True))
+        return self.n_copies(array) * (block_bytes + block_bytes // 16) + is_padded * block_bytes
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         return []
@@ -79,12 +85,12 @@ class WholeFileSink(ABC):
     """A sink whose `write` returns when the block is in its files, so that `flush` has nothing to do.
 
     Every document exists from the start, but the handle of an array only from its first block on: a plate has thousands
-    of arrays. Of the threads that call `write` only `blocks_at_once` go on at the same time.
+    of arrays. Of the threads that call `write` only `at_once` go on at the same time.
     """
 
-    def __init__(self, plan: LayoutPlan) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
         self._plan = plan
-        self._turn = Semaphore(blocks_at_once(plan.arrays[0]))
+        self._turn = Semaphore(at_once)
         self._lock = Lock()  # for what follows
         self._handles: dict[int, Any] = {}
         self._lengths: dict[int, int] = {}  # of growable arrays, once they grew

@@ -37,7 +37,7 @@ class AcquireZarrBackend:
     def unit(self, array: ArrayPlan) -> WriteUnit:
         return WriteUnit.FRAME
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
         """Of each array the queue of its stream, and chunks that wait for the disk; a small array fills neither."""
         n_queued = min(max(_QUEUE_BYTES // array.frame_bytes, _MIN_QUEUE), _MAX_QUEUE)
         queued, waiting = n_queued * array.frame_bytes, max(BACKLOG_BYTES, 2 * slab_bytes(array))

@@ -60,7 +60,7 @@ class InplaceBackend:
         deep = prod(array.chunks[:-2]) > 1
         return WriteUnit.CHUNK if deep and array.codec.name != "none" else WriteUnit.TILED_FRAME
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
         """Nothing; with a codec a block, or several small ones, in encoded form, for each thread.
 
         And the indexes of all shards that are open at once, of all positions together.
@@ -72,7 +72,7 @@ class InplaceBackend:
             block = max(block, BATCH_BYTES)
         geometry = Geometry(array)
         indexes = n_arrays * geometry.n_open_files * index_bytes(geometry.n_chunks)
-        return (block + block // 16) * max_threads(array) + indexes
+        return (block + block // 16) * max_threads(array, self.unit(array)) + indexes
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         array = plan.arrays[0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from scopestream.contract import Sink
 from scopestream.plan import ArrayPlan, LayoutPlan
-from scopestream_backends._whole_files import WholeFileBackend, WholeFileSink, library_bytes
+from scopestream_backends._whole_files import WholeFileBackend, WholeFileSink
 
 
 class TensorStoreBackend(WholeFileBackend):
@@ -19,16 +19,16 @@ class TensorStoreBackend(WholeFileBackend):
     requires: ClassVar[tuple[str, ...]] = ("tensorstore",)
     extra: ClassVar[str] = "tensorstore"
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        # It copies the block, and compressors get buffers as large as the worst case, which are given back late.
-        return library_bytes(array, n_copies=2 if array.codec.name == "none" else 4)
+    def n_copies(self, array: ArrayPlan) -> int:
+        # Compressors get buffers as large as the worst case, which are given back late.
+        return 1 if array.codec.name == "none" else 4
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return _TensorStoreSink(plan)
+        return _TensorStoreSink(plan, self.at_once(plan))
 
 
 class _TensorStoreSink(WholeFileSink):
-    def __init__(self, plan: LayoutPlan) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
         import tensorstore
 
         self._open_array = tensorstore.open
@@ -38,7 +38,7 @@ class _TensorStoreSink(WholeFileSink):
                 "file_io_sync": False,  # other programs see the file all the same; an fsync per shard is slow
             }
         )
-        super().__init__(plan)
+        super().__init__(plan, at_once)
 
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         spec = {

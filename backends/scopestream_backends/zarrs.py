@@ -20,4 +20,4 @@ class ZarrsBackend(WholeFileBackend):
     extra: ClassVar[str] = "zarrs"
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return ZarrArraysSink(plan, _PIPELINE)
+        return ZarrArraysSink(plan, self.at_once(plan), _PIPELINE)

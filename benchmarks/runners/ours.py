@@ -12,6 +12,7 @@ from scopestream import AcquisitionSettings, BackendNotFoundError, MemoryLimitEr
 from scopestream.bench.camera import Frames
 
 _ALL_THE_MEMORY = 2**40
+_DEFAULT_LIMIT = int(AcquisitionSettings.model_fields["memory_limit"].default)
 _MOST_BYTES = 8 * 2**30
 _VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("inplace", "inplace", {}),
@@ -33,10 +34,11 @@ def _settings(case: Case, folder: Path, backend: str, fields: dict[str, Any]) ->
     try:
         settings.plan()
     except MemoryLimitError as error:
-        needed = with_limit(_ALL_THE_MEMORY).plan().peak_bytes
-        if needed > _MOST_BYTES:
+        n_bytes = max(_DEFAULT_LIMIT, with_limit(_ALL_THE_MEMORY).plan().peak_bytes)
+        if n_bytes > _MOST_BYTES:
             raise RefusedError(str(error)) from error
-        return with_limit(needed), f"memory_limit {needed / 1e9:.2g} GB, which is what it needs"
+        what = "the default" if n_bytes == _DEFAULT_LIMIT else "which is what it needs"
+        return with_limit(n_bytes), f"memory_limit {n_bytes / 1e9:.2g} GB, {what}."
     return settings, ""
 
 

@@ -102,11 +102,13 @@ class Backend(Protocol):
     def unit(self, array: ArrayPlan) -> WriteUnit:
         """The unit in which blocks of this array must come."""
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
         """Bytes that the sink and its library hold at the most, besides the blocks that the core hands over.
 
         array     the largest of the plan
         n_arrays  how many arrays there are
+        room      bytes that `memory_limit` leaves for them: who can do with less keeps to it, or else the least is
+                  what it needs. The sink finds the answer in `plan.backend_bytes`
         """
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:

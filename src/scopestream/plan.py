@@ -21,7 +21,7 @@ from scopestream.zsteps import ZStep
 
 # More than these wait for the disk, not for the processor.
 MAX_WRITER_THREADS = 8
-_LARGE_FRAME_BYTES = 2**20
+_LARGE_BLOCK_BYTES = 2**20
 BATCH_BYTES = 2**22  # blocks smaller than this are stored several at once, together not more than that
 LayoutKind = Literal["image", "bioformats2raw", "plate"]
 
@@ -129,11 +129,12 @@ class BackendFit:
 class LayoutPlan:
     """The layout of one dataset.
 
-    held_bytes  that are needed besides the blocks: by the backend, and for the pyramid
-    pair_bytes  of these, for planes that wait for the next one along z, when frames arrive in order
-    peak_bytes  that are needed at the least, blocks included
-    backend     the one that would write it, and `reason` why
-    fits        every backend that was considered
+    held_bytes     besides the blocks: by the backend, and for the pyramid
+    backend_bytes  of these, by the backend, which may take less where `memory_limit` is low
+    pair_bytes     of these, for planes that wait for the next one along z, when frames arrive in order
+    peak_bytes     held, and as few blocks as frames in order need: more than `memory_limit` if that is too low
+    backend        the one that would write it, and `reason` why
+    fits           every backend that was considered
     """
 
     settings: AcquisitionSettings
@@ -142,6 +143,7 @@ class LayoutPlan:
     arrays: tuple[ArrayPlan, ...]
     unit: WriteUnit
     held_bytes: int
+    backend_bytes: int
     pair_bytes: int
     peak_bytes: int
     backend: str = ""
@@ -169,6 +171,15 @@ class LayoutPlan:
         """Frames of the whole acquisition, None when it is unbounded."""
         counts = [dimension.count for dimension in self.loop]
         return None if None in counts else prod(count or 0 for count in counts)
+
+    @property
+    def n_blocks(self) -> int | None:
+        """Blocks of the finest level, None when it is unbounded."""
+        array = self.arrays[0]
+        if array.growable:
+            return None
+        extent = array.block_extent(self.unit)
+        return len(self.images) * prod(ceil(size / step) for size, step in zip(array.shape, extent, strict=False))
 
     @property
     def tiled_on_arrival(self) -> bool:
@@ -216,15 +227,15 @@ class LayoutPlan:
         return plan_text(self)
 
 
-def max_threads(array: ArrayPlan) -> int:
+def max_threads(array: ArrayPlan, unit: WriteUnit) -> int:
     """How many threads may store blocks at once: where they are compressed one more than there are cores.
 
     One of them waits for the disk now and then, which is why a second thread helps where bytes only pass through. With
-    small frames it would only wait for the interpreter.
+    small blocks it would only wait for the interpreter.
     """
     if array.codec.name != "none":
         return min((os.cpu_count() or 1) + 1, MAX_WRITER_THREADS)
-    return 2 if array.frame_bytes >= _LARGE_FRAME_BYTES else 1
+    return 2 if block_bytes(array, unit) >= _LARGE_BLOCK_BYTES else 1
 
 
 def block_bytes(array: ArrayPlan, unit: WriteUnit) -> int:
@@ -261,7 +272,7 @@ def pair_bytes(loop: Sequence[Dimension], array: ArrayPlan, unit: WriteUnit, ste
     extent = dict(zip(array.axes, array.block_extent(unit), strict=False))
     place = next(number for number, dimension in enumerate(loop) if dimension.name == array.axes[steps[0].axis])
     n_waiting = prod(ceil((faster.count or 1) / extent.get(faster.name, 1)) for faster in loop[place + 1 :])
-    n_threads = max_threads(array)
+    n_threads = max_threads(array, unit)
     n_at_once = max(1, BATCH_BYTES // block_bytes(array, unit)) if n_threads > 1 else 1
     return (n_waiting + n_threads * n_at_once) * sum(step.waiting_bytes for step in steps)
 

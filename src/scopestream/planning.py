@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class StorageNeeds(Protocol):
     """What a plan must know of a backend: the part of `contract.Backend` that has to do with memory."""
 
     def unit(self, array: ArrayPlan) -> WriteUnit: ...
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int: ...
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int: ...
 
 
 def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
@@ -66,34 +66,17 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     def levels_of(shards: tuple[int, ...] | None) -> list[ArrayPlan]:
         return [geometry(shards, level) for level in range(n_levels)]
 
-    def pairs_of(levels: Sequence[ArrayPlan]) -> int:
-        unit = needs.unit(levels[0])
-        return pair_bytes(settings.dimensions[:-2], levels[0], unit, z_steps_of(settings, levels, unit))
-
-    def held_by(levels: Sequence[ArrayPlan]) -> int:
-        # The next levels of a block take a third of it, and putting tiles together up to one frame and a half, or
-        # those of two planes that become one.
-        array = levels[0]
-        halved = block_bytes(array, needs.unit(array)) // 3
-        frames = 2 if settings.halved_z is None else 4
-        pyramid = 0 if n_levels == 1 else halved + frames * array.frame_bytes + _STRIPS_BYTES
-        # A frame that was not copied on arrival is cut by the thread that stores it.
-        is_cut_late = needs.unit(array) is WriteUnit.TILED_FRAME and array.tile != array.frame_shape
-        late = block_bytes(array, WriteUnit.TILED_FRAME) if is_cut_late else 0
-        backend = needs.held_bytes(array, len(groups) * n_levels)
-        return backend + (pyramid + late) * max_threads(array) + pairs_of(levels)
-
-    def peak_of(levels: Sequence[ArrayPlan]) -> int:
-        return peak_bytes(settings.dimensions[:-2], levels[0], needs.unit(levels[0])) + held_by(levels)
+    def memory_of(shards: tuple[int, ...] | None) -> _Memory:
+        return _memory(settings, needs, levels_of(shards), len(groups))
 
     shards: tuple[int, ...] | None = None
     if settings.shards is not None:
         shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, settings.shards)
         max_bytes = SHARD_BYTES
-        while settings.shards == "auto" and peak_of(levels_of(shards)) > settings.memory_limit and max_bytes > 1:
+        while settings.shards == "auto" and memory_of(shards).peak > settings.memory_limit and max_bytes > 1:
             max_bytes //= 2
             shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, max_bytes)
-    levels = levels_of(shards)
+    levels, memory = levels_of(shards), memory_of(shards)
     images: list[ImagePlan] = []
     arrays: list[ArrayPlan] = []
     for number, group in enumerate(groups):
@@ -103,8 +86,44 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
         images.append(replace(group, arrays=tuple(range(first, len(arrays)))))
     return LayoutPlan(
         settings=settings, kind=_kind(settings), images=tuple(images), arrays=tuple(arrays),
-        unit=needs.unit(levels[0]), held_bytes=held_by(levels), pair_bytes=pairs_of(levels), peak_bytes=peak_of(levels),
+        unit=needs.unit(levels[0]), held_bytes=memory.held, backend_bytes=memory.backend, pair_bytes=memory.pairs,
+        peak_bytes=memory.peak,
     )  # fmt: skip
+
+
+class _Memory(NamedTuple):
+    """Bytes: of blocks, of what the core holds besides, pairs of planes included, and of the backend."""
+
+    blocks: int
+    core: int
+    pairs: int
+    backend: int
+
+    @property
+    def held(self) -> int:
+        return self.core + self.backend
+
+    @property
+    def peak(self) -> int:
+        return self.blocks + self.held
+
+
+def _memory(settings: AcquisitionSettings, needs: StorageNeeds, levels: Sequence[ArrayPlan], n_images: int) -> _Memory:
+    array, loop = levels[0], settings.dimensions[:-2]
+    unit = needs.unit(array)
+    # The next levels of a block take a third of it, and putting tiles together up to one frame and a half, or those of
+    # two planes that become one.
+    frames = 2 if settings.halved_z is None else 4
+    halved = block_bytes(array, unit) // 3
+    pyramid = 0 if len(levels) == 1 else halved + frames * array.frame_bytes + _STRIPS_BYTES
+    # A frame that was not copied on arrival is cut by the thread that stores it.
+    is_cut_late = unit is WriteUnit.TILED_FRAME and array.tile != array.frame_shape
+    late = block_bytes(array, unit) if is_cut_late else 0
+    pairs = pair_bytes(loop, array, unit, z_steps_of(settings, levels, unit))
+    core = (pyramid + late) * max_threads(array, unit) + pairs
+    blocks = peak_bytes(loop, array, unit)
+    room = max(0, int(settings.memory_limit) - blocks - core)
+    return _Memory(blocks, core, pairs, needs.held_bytes(array, n_images * len(levels), room))
 
 
 def _kind(settings: AcquisitionSettings) -> LayoutKind:

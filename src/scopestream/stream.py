@@ -88,14 +88,15 @@ class Stream:
             opened.callback(self._sink.close)
             self._counters = Counters(plan.arrays[0].frame_bytes)
             self._delivery = Delivery(plan, self._route, backend, self._sink, self._log, self._counters)
+            one_thread = self._in_order or not backend.capabilities.concurrent
             self._waits: Patience = "block" if plan.settings.on_full == "block" else "raise"
             self._writer = Writer(
                 self._delivery.store,
                 self._delivery.publish,
-                n_threads=1 if self._in_order or not backend.capabilities.concurrent else max_threads(plan.arrays[0]),
+                n_threads=1 if one_thread else max_threads(plan.arrays[0], plan.unit),
                 n_buffers=plan.n_buffers,
                 buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
-                n_expected=plan.n_frames,
+                n_expected=plan.n_blocks,
                 aligned=plan.settings.direct_io,
                 encodes=plan.settings.codec.name != "none",
             )

@@ -77,8 +77,7 @@ class Writer:
         self._closing = False
         self.queue_peak = 0
         self.error: BaseException | None = None
-        n_warm = min(self._allowed, first_bytes // buffer_bytes)
-        self._warm_up(n_warm if n_expected is None else min(n_warm, n_expected))
+        self._warm_up(self._allowed if n_expected is None else min(self._allowed, n_expected))
         self._threads = [
             threading.Thread(target=self._run, name=f"scopestream-writer-{number}", daemon=True)
             for number in range(n_threads)

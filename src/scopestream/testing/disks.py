@@ -42,8 +42,8 @@ class FaultyBackend:
     def unit(self, array: ArrayPlan) -> WriteUnit:
         return self._inner.unit(array)
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
-        return self._inner.held_bytes(array, n_arrays)
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
+        return self._inner.held_bytes(array, n_arrays, room)
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
         return self._inner.check(plan)

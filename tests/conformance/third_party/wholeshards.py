@@ -32,7 +32,7 @@ class WholeShardsBackend:
     def unit(self, array: ArrayPlan) -> WriteUnit:
         return WriteUnit.SHARD
 
-    def held_bytes(self, array: ArrayPlan, n_arrays: int) -> int:
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
         return 2 * int(np.prod(array.file_shape)) * array.dtype.itemsize
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
