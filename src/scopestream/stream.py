@@ -27,7 +27,7 @@ from scopestream.gate import Gate
 from scopestream.jsontext import to_json
 from scopestream.ledger import Ledger
 from scopestream.metadata import MetadataWriter
-from scopestream.plan import LayoutPlan, block_bytes, max_threads
+from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
 from scopestream.route import Route
@@ -98,7 +98,7 @@ class Stream:
                 buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
                 n_expected=plan.n_blocks,
                 aligned=plan.settings.direct_io,
-                encodes=plan.settings.codec.name != "none",
+                slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
             )
             opened.callback(self._writer.close)
             self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)

@@ -21,10 +21,10 @@ _IDLE_S = 0.1
 # than the work.
 _GATHER_S = 0.0005
 # Memory that is used without waiting for a block to come back: no more than keeps all threads busy, so small frames
-# stay in the caches of the processor; of large blocks one for each thread, and one more. And how fast blocks come back
-# where all is well. Compressing takes longer, and threads end at less even times.
-_FIRST_BYTES, _FIRST_BYTES_ENCODED = 2**25, 2**26
-_FAST_BYTES_PER_S, _FAST_BYTES_PER_S_ENCODED = 2e9, 1e9
+# stay in the caches of the processor; of large blocks two, one that fills and one that is stored. And how fast blocks
+# come back where all is well. More work than writing takes longer, and threads end at less even times.
+_FIRST_BYTES, _FIRST_BYTES_SLOW = 2**25, 2**26
+_FAST_BYTES_PER_S, _SLOW_BYTES_PER_S = 2e9, 1e9
 Patience = Literal["block", "raise"]
 
 
@@ -37,7 +37,7 @@ class Writer:
     n_buffers  of `buffer_bytes` each; that product is the cap on memory
     n_expected blocks that will come at the most, as far as is known
     aligned    whether the memory of each buffer starts at a page
-    encodes    whether `store` compresses
+    slow       whether `store` has more work than writing: compressing, or the copies of a library for whole shards
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Writer:
         buffer_bytes: int,
         n_expected: int | None = None,
         aligned: bool = False,
-        encodes: bool = False,
+        slow: bool = False,
     ) -> None:
         self._store = store
         self._idle = idle
@@ -59,11 +59,10 @@ class Writer:
         # Zeros, since tiles leave out what lies past the edges.
         self._new_buffer: Callable[[int], Buffer] = page_aligned if aligned else partial(np.zeros, dtype=np.uint8)
         self._batch = max(1, BATCH_BYTES // buffer_bytes)  # jobs that one thread stores at once
-        first_bytes = _FIRST_BYTES_ENCODED if encodes else _FIRST_BYTES
+        first_bytes = _FIRST_BYTES_SLOW if slow else _FIRST_BYTES
         n_first = min((2 * n_threads + 1) * self._batch, first_bytes // buffer_bytes)
-        self._allowed = min(n_buffers, max(n_threads + 1, n_first))
-        fast_bytes_per_s = _FAST_BYTES_PER_S_ENCODED if encodes else _FAST_BYTES_PER_S
-        self._patience_s = self._batch * buffer_bytes / fast_bytes_per_s
+        self._allowed = min(n_buffers, max(2, n_first))
+        self._patience_s = self._batch * buffer_bytes / (_SLOW_BYTES_PER_S if slow else _FAST_BYTES_PER_S)
         lock = threading.Lock()
         self._work = threading.Condition(lock)  # jobs came, or the writer closes
         self._room = threading.Condition(lock)  # jobs were stored
@@ -77,7 +76,8 @@ class Writer:
         self._closing = False
         self.queue_peak = 0
         self.error: BaseException | None = None
-        self._warm_up(self._allowed if n_expected is None else min(self._allowed, n_expected))
+        n_warm = min(self._allowed, first_bytes // buffer_bytes)
+        self._warm_up(n_warm if n_expected is None else min(n_warm, n_expected))
         self._threads = [
             threading.Thread(target=self._run, name=f"scopestream-writer-{number}", daemon=True)
             for number in range(n_threads)
