@@ -21,7 +21,7 @@ from scopestream.bench.timing import Timing, flat_out
 
 Row = dict[str, Any]
 _N_QUANTILES = 200
-_HELD_BYTES = 4 * 10**9
+_HELD_BYTES, _CACHED_BYTES = 4 * 10**9, 10**9
 
 
 def measure(case: Case, runner: Runner, folder: Path, max_s: float) -> Row:
@@ -36,12 +36,17 @@ def measure(case: Case, runner: Runner, folder: Path, max_s: float) -> Row:
             _check_space(case, here)
             frames = noisy_frames(case.frame)
             _warm_up(case, runner, here, frames)
-            # What will be written, and what a writer may hold besides, which comes from the same free memory.
-            warm_bytes = case.payload_bytes + min(4 * case.payload_bytes, _HELD_BYTES)
-            warm_page_cache(here, min(warm_bytes, psutil.virtual_memory().available), case.frame_bytes)
+            # Memory that writers hold besides, which comes from the same free memory as the page cache.
+            np.empty(min(4 * case.payload_bytes, _HELD_BYTES, _free_bytes()), np.uint8).fill(0)
+            warm_bytes = case.payload_bytes + min(case.payload_bytes, _CACHED_BYTES)
+            warm_page_cache(here, min(warm_bytes, _free_bytes()), case.frame_bytes)
             return row | _measured(case, runner, here, frames, max_s)
         except RefusedError as error:
             return row | {"refused": " ".join(str(error).split())}
+
+
+def _free_bytes() -> int:
+    return int(psutil.virtual_memory().available)
 
 
 def _check_space(case: Case, folder: Path) -> None:

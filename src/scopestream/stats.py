@@ -104,19 +104,13 @@ class Latencies:
         self._counts = [0] * 512
         self._max_ns = 0
 
-    def add(self, ns: int) -> None:
-        """Count a call that took so long."""
+    def add(self, ns: int, n_frames: int = 1) -> None:
+        """Count a call that took so long; one with a stack as that many calls of its share, but for the longest."""
         if ns > self._max_ns:
             self._max_ns = ns  # before it is counted, so that nobody sees it the other way round
-        doubling = max(ns.bit_length() - 4, 0)
-        self._counts[8 * doubling + (ns >> doubling)] += 1
-
-    def add_stack(self, ns: int, n: int) -> None:
-        """Count a call that took so long with `n` frames, as `n` calls of that share; only the longest is its own."""
-        self._max_ns = max(self._max_ns, ns)
-        share = ns // n
+        share = ns // n_frames
         doubling = max(share.bit_length() - 4, 0)
-        self._counts[8 * doubling + (share >> doubling)] += n
+        self._counts[8 * doubling + (share >> doubling)] += n_frames
 
     def read(self) -> tuple[list[tuple[int, int]], int]:
         """Upper edge in ns and count of every bucket that is not empty, and the longest time in ns."""

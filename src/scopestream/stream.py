@@ -179,7 +179,7 @@ class Stream:
             finally:
                 n_taken = self._next - before
                 if n_taken:
-                    self._counters.latencies.add_stack(perf_counter_ns() - started, n_taken)
+                    self._counters.latencies.add(perf_counter_ns() - started, n_taken)
 
     def write(
         self,

@@ -11,6 +11,7 @@ import pytest
 
 from scopestream import AcquisitionSettings, PlanError, open_stream
 from scopestream.testing import read_array, stamped_frame
+from scopestream.testing.levels import next_level
 from scopestream_backends import _files
 
 SHAPE = (300, 256)
@@ -45,8 +46,11 @@ def test_the_dataset_is_the_same(tmp_path: Path, fields: dict[str, Any], copy: b
     with open_stream(settings(tmp_path, **fields)) as stream:
         for number in range(9):
             stream.append(frame(number), copy=copy)
-    found = read_array(stream.plan.root / "0", "tensorstore")
-    np.testing.assert_array_equal(found, [frame(number) for number in range(9)])
+    expected = np.array([frame(number) for number in range(9)])
+    for level in range(len(stream.plan.arrays)):
+        found = read_array(stream.plan.root / str(level), "tensorstore")
+        np.testing.assert_array_equal(found, expected)
+        expected = next_level(expected)
 
 
 def test_frames_go_past_the_page_cache_where_the_file_system_can(tmp_path: Path) -> None:

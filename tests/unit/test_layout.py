@@ -13,6 +13,7 @@ from scopestream.plan import peak_bytes
 from scopestream.planning import make_plan
 from scopestream.registry import load_backend
 from scopestream.tiling import tile_shape
+from scopestream_backends._whole_files import WholeFileBackend
 
 MB = 1_000_000
 
@@ -182,3 +183,15 @@ def test_the_indexes_of_all_compressed_shards_that_are_open_at_once_are_counted(
     together = plan(dimensions, **fields).held_bytes
     in_turn = plan([dimensions[1], dimensions[2], dimensions[0], *dims(64, 64)], **fields).held_bytes
     assert together - in_turn == 8 * (50 - 1) * (16 * 16 + 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_limit", "at_once"),
+    [("tensorstore", "400MB", 1), ("tensorstore", "8GB", 2), ("zarrs", "500MB", 1), ("zarrs", "1GB", 2)],
+)
+def test_two_large_shards_are_stored_at_once_where_memory_allows(name: str, memory_limit: str, at_once: int) -> None:
+    shards, backend = {"t": 12, "y": 2048, "x": 2048}, load_backend(name)
+    layout = plan(dims(2048, 2048, t=48), name, shards=shards, memory_limit=memory_limit)
+    assert isinstance(backend, WholeFileBackend)
+    assert backend.at_once(layout) == at_once
+    assert layout.peak_bytes <= layout.settings.memory_limit
