@@ -38,7 +38,7 @@ def _settings(case: Case, folder: Path, backend: str, fields: dict[str, Any]) ->
         if n_bytes > _MOST_BYTES:
             raise RefusedError(str(error)) from error
         what = "the default" if n_bytes == _DEFAULT_LIMIT else "which is what it needs"
-        return with_limit(n_bytes), f"memory_limit {n_bytes / 1e9:.2g} GB, {what}."
+        return with_limit(n_bytes), f"memory_limit {n_bytes / 1e9:.2g} GB, {what}"
     return settings, ""
 
 
