@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections import deque
 from dataclasses import replace
@@ -19,11 +18,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-import google_crc32c
 import numpy as np
 
 from scopestream.document import array_document, replace_file, write_document
 from scopestream.plan import ArrayPlan
+from scopestream.shardindex import read_index
 from scopestream.tiling import round_up
 
 if TYPE_CHECKING:
@@ -145,14 +144,11 @@ class ArrayWriter:
 
     def _is_complete(self, file: Path) -> bool:
         """Whether the file ends with an index and its checksum, which acquire-zarr writes last."""
-        index_bytes = 16 * (prod(self._array.file_shape) // prod(self._array.chunks))
+        n_chunks = prod(self._array.file_shape) // prod(self._array.chunks)
         try:
-            with file.open("rb", buffering=0) as stream:
-                stream.seek(-index_bytes - 4, os.SEEK_END)
-                tail = stream.read(index_bytes + 4)
-        except OSError:  # not there, or still shorter than an index
+            return read_index(file, n_chunks) is not None
+        except OSError:  # not there
             return False
-        return bool(google_crc32c.value(tail[:-4]) == int.from_bytes(tail[-4:], "little"))
 
     def _state_shape(self) -> None:
         """acquire-zarr states the length that arrived, whatever was planned."""

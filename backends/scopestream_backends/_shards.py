@@ -12,29 +12,16 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from time import monotonic
 
-import google_crc32c
 import numpy as np
 
 from scopestream.document import replacing
+from scopestream.shardindex import MISSING, encode_index, index_bytes
 from scopestream_backends._files import O_BINARY, allocate, open_direct, write_all_at, write_at, write_direct
 
-MISSING = np.iinfo(np.uint64).max
 Piece = tuple[int, bytes | memoryview]
 _WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
 _MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
 _PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
-
-
-def index_bytes(n_chunks: int) -> int:
-    """Length of an encoded index: offset and length of every chunk, and a CRC32C."""
-    return 16 * n_chunks + 4
-
-
-def encode_index(index: np.ndarray) -> bytes:
-    """(n_chunks, 2) uint64 -> little endian bytes with their CRC32C (Zarr v3 "sharding_indexed", "crc32c")."""
-    data = index.astype("<u8", copy=False).tobytes()
-    checksum: int = google_crc32c.value(data)
-    return data + checksum.to_bytes(4, "little")
 
 
 class ShardFile(ABC):

@@ -21,6 +21,7 @@ from scopestream.contract import Block, Capabilities, WriteUnit
 from scopestream.document import array_document, replacing, write_document
 from scopestream.memory import PAGE
 from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
+from scopestream.shardindex import index_bytes
 from scopestream.tiling import round_up
 from scopestream_backends._files import (
     O_BINARY,
@@ -32,7 +33,7 @@ from scopestream_backends._files import (
     write_direct,
 )
 from scopestream_backends._geometry import Geometry
-from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard, index_bytes
+from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard
 
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
 _SHUFFLE = {"none": blosc.NOSHUFFLE, "byte": blosc.SHUFFLE, "bit": blosc.BITSHUFFLE}

@@ -93,7 +93,7 @@ class Assembler:
         `lend` raise; then nothing has changed.
         """
         if self._single_frames:
-            if not copy and frame.flags.c_contiguous and frame.dtype.isnative:
+            if not copy and self.can_lend(frame):
                 self._lend()
                 data = frame.reshape(self._lent_shape)
                 return Job(image, (*index, 0, 0), data, [record], None, self._is_one_tile, is_lent=True)
@@ -108,6 +108,10 @@ class Assembler:
         block.filled[local] = True
         block.records.append(record)
         return self._close_one(key, block)
+
+    def can_lend(self, frame: np.ndarray) -> bool:
+        """Whether that frame may stay in the memory of the caller when it is added with `copy=False`."""
+        return self._single_frames and frame.flags.c_contiguous and frame.dtype.isnative
 
     def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
         """A frame that will not come; returns its block when nothing else is awaited there.

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from scopestream.assemble import Job
+from scopestream.checksum import crc32c
 from scopestream.contract import Backend, BatchSink, Block, Sink
 from scopestream.contrast import Contrast
 from scopestream.framelog import FrameLog, Record
@@ -32,6 +33,7 @@ class Delivery:
     ) -> None:
         can = backend.capabilities
         self._plan = plan
+        self._checksums = plan.settings.checksums
         self._sink = sink
         self._log = log
         self._counters = counters
@@ -54,6 +56,10 @@ class Delivery:
 
         Raises the first error after all of them were tried.
         """
+        if self._checksums:
+            for job in jobs:
+                if job.is_lent and job.data is not None:
+                    job.records[:] = [record._replace(crc32c=crc32c(job.data)) for record in job.records]
         if self._batches and len(jobs) > 1 and all(job.is_tiled for job in jobs):
             try:
                 n_bytes = self._write_together(jobs)

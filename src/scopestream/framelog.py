@@ -21,11 +21,17 @@ Status = Literal["written", "skipped", "dropped", "failed"]
 
 
 class Record(NamedTuple):
-    """One frame as it arrived. `time_s` is seconds since 1970, `metadata` JSON text or None."""
+    """One frame as it arrived.
+
+    time_s    seconds since 1970
+    metadata  JSON text or None
+    crc32c    of its pixels; None where checksums are off, or not taken yet
+    """
 
     number: int
     time_s: float
     metadata: str | None
+    crc32c: int | None = None
 
 
 class FrameLog:
@@ -36,7 +42,7 @@ class FrameLog:
         self._coords = route.coords
         self._paths = [json.dumps(image.path) for image in plan.images]
         index = ",".join([f"{_literal(name)}:%d" for name in route.names])
-        self._line = f'{{"frame":%d,"image":%s,"index":{{{index}}},"status":"%s"%s,"time":%.6f%s}}\n'
+        self._line = f'{{"frame":%d,"image":%s,"index":{{{index}}},"status":"%s"%s,"time":%.6f%s%s}}\n'
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(plan.root / FRAME_LOG, flags, 0o666)
         self._lock = threading.Lock()
@@ -56,9 +62,10 @@ class FrameLog:
                     status,
                     because,
                     time_s,
+                    "" if crc32c is None else f',"crc32c":{crc32c}',
                     f',"metadata":{metadata}' if metadata else "",
                 )
-                for number, time_s, metadata in records
+                for number, time_s, metadata, crc32c in records
             ]
         )
         with self._lock:

@@ -122,6 +122,7 @@ class AcquisitionSettings(Model):
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
+    checksums: bool = True
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -144,6 +145,7 @@ class AcquisitionSettings(Model):
             memory_limit: int | str = "1GB",
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,
+            checksums: bool = True,
         ) -> None: ...
 
     @field_validator("path", mode="before")

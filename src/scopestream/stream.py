@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scopestream.assemble import Assembler, Buffer, Job
+from scopestream.checksum import crc32c
 from scopestream.contract import Backend
 from scopestream.delivery import Delivery
 from scopestream.errors import (
@@ -72,6 +73,7 @@ class Stream:
         self._plan = plan
         self._settings = plan.settings
         self._route = Route(plan)
+        self._checksums = plan.settings.checksums
         self._in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, self._route, in_order=self._in_order)
         self._next = 0
@@ -288,7 +290,8 @@ class Stream:
     ) -> None:
         frame = self._gate.frame(frame, number, self._counters.frames_in)
         self._gate.place(number)
-        record = Record(number, time(), None if metadata is None else to_json(metadata, "the frame was not consumed"))
+        text = None if metadata is None else to_json(metadata, "the frame was not consumed")
+        record = Record(number, time(), text, self._checksum(frame, copy))
         self._writer.submit(self._take(record, frame, started, copy))
 
     def _put_stack(self, frames: np.ndarray, metadata: Sequence[str | None], started: int, copy: bool) -> None:
@@ -298,10 +301,17 @@ class Stream:
                 if len(jobs) >= self._writer.n_together:
                     ready, jobs = jobs, []  # before they are submitted, so that an interrupt never submits them twice
                     self._writer.submit(ready)
-                jobs += self._take(Record(self._next, now, text), frame, started, copy)
+                record = Record(self._next, now, text, self._checksum(frame, copy))
+                jobs += self._take(record, frame, started, copy)
                 self._next += 1
         finally:
             self._writer.submit(jobs)
+
+    def _checksum(self, frame: np.ndarray, copy: bool) -> int | None:
+        """Of a frame that is copied; that of a lent one is left to the thread that stores it."""
+        if not self._checksums or (not copy and self._assembler.can_lend(frame)):
+            return None
+        return crc32c(frame)
 
     def _take(self, record: Record, frame: np.ndarray, started: int, copy: bool) -> Sequence[Job]:
         """A frame that was checked; returns the blocks that are complete now, at most one for each place."""
