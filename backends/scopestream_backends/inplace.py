@@ -32,7 +32,7 @@ from scopestream_backends._files import (
     write_at,
     write_direct,
 )
-from scopestream_backends._geometry import Geometry
+from scopestream.geometry import Geometry
 from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard
 
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
