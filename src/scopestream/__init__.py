@@ -5,6 +5,7 @@ from importlib.metadata import version
 from scopestream.dimensions import Channel, Codec, Dimension, Plate, PlateAcquisition, Position
 from scopestream.errors import (
     BackendNotFoundError,
+    DatasetError,
     DatasetExistsError,
     FrameIndexError,
     FrameMismatchError,
@@ -29,6 +30,7 @@ __all__ = [
     "BackendNotFoundError",
     "Channel",
     "Codec",
+    "DatasetError",
     "DatasetExistsError",
     "Dimension",
     "FrameIndexError",

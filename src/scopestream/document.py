@@ -1,4 +1,4 @@
-"""Zarr v3 documents: `zarr.json` of arrays and groups, and how a document is replaced at once."""
+"""Zarr v3 documents: `zarr.json` of arrays and groups, how one is replaced at once, and how anybody's is read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from time import sleep
 from typing import Any
 
 from scopestream.dimensions import Codec
+from scopestream.errors import DatasetError
 from scopestream.plan import ArrayPlan
+from scopestream.untrusted import read_bounded
 
+MAX_DOCUMENT_BYTES = 64_000_000  # more than any sound document has; those of a million images stay below it
 _REPLACE_ATTEMPTS = 50
 _CRC32C: dict[str, Any] = {"name": "crc32c"}
 
@@ -104,3 +107,29 @@ def _move(temporary: Path, path: Path) -> None:
 def write_document(folder: Path, document: Mapping[str, Any]) -> None:
     """Write `zarr.json` into a folder that exists."""
     replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode())
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """`zarr.json` of a folder that anybody may have written: a mapping with zarr_format 3, nothing else is checked.
+
+    Raises DatasetError that says what is wrong with it. A file that is too large is not read, and neither is what is no
+    ordinary file.
+    """
+    path = folder / "zarr.json"
+    try:
+        content = read_bounded(path, MAX_DOCUMENT_BYTES)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
+    if content is None:
+        raise DatasetError(f"{path} has more than {MAX_DOCUMENT_BYTES} bytes, which no sound document has")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DatasetError(f"{path} is not a JSON object")
+    if (found := document.get("zarr_format")) != 3:
+        raise DatasetError(f"{path} has zarr_format {found if found in range(10) else '?'}, not 3")
+    return document

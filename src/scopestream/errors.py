@@ -27,6 +27,10 @@ class DatasetExistsError(ScopestreamError, FileExistsError):
     """Something is already at the path of the new dataset."""
 
 
+class DatasetError(ScopestreamError, ValueError):
+    """A path that is not a readable OME-Zarr 0.5 group, or a document in it that is not what it should be."""
+
+
 class FrameMismatchError(ScopestreamError, ValueError):
     """A frame has another shape or dtype than the plan; it was not consumed."""
 

@@ -14,10 +14,10 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scopestream.errors import ScopestreamError
+from scopestream.document import read_document
+from scopestream.errors import DatasetError
 from scopestream.framelog import FRAME_LOG
 
-MAX_DOCUMENT_BYTES = 64_000_000
 MAX_LINE_BYTES = 16_000_000
 MAX_IMAGES = 1_000_000
 MAX_LEVELS = 64
@@ -29,10 +29,6 @@ _KINDS = {
     "well": "well",
     "labels": "labels",
 }
-
-
-class DatasetError(ScopestreamError, ValueError):
-    """A path that is not a readable OME-Zarr 0.5 group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,32 +153,9 @@ def _root_document(path: Path) -> dict[str, Any]:
         if any((path / name).exists() for name in (".zgroup", ".zattrs", ".zarray")):
             raise DatasetError(f"{path} is Zarr v2 (OME-Zarr 0.4 or older); this command reads OME-Zarr 0.5.")
         raise DatasetError(f"{path} has no zarr.json: it is not a Zarr v3 dataset.")
-    document = _document(path)
+    document = read_document(path)
     if document.get("node_type") == "array":
         raise DatasetError(f"{path} is a single Zarr array; ask for the image group above it.")
-    return document
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    """`zarr.json` of a folder. Raises DatasetError that says what is wrong with it."""
-    path = folder / "zarr.json"
-    if not path.is_file():
-        raise DatasetError(f"{path} is {'not a file' if path.exists() else 'missing'}")
-    try:
-        size = path.stat().st_size
-        if size > MAX_DOCUMENT_BYTES:
-            raise DatasetError(f"{path} has {size} bytes, which no sound document has")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path} is not JSON: {clean(str(error))}") from error
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path} is not a JSON object")
-    if document.get("zarr_format") != 3:
-        raise DatasetError(f"{path} has zarr_format {clean(repr(document.get('zarr_format')))}, not 3")
     return document
 
 
@@ -218,7 +191,7 @@ def _checked_ome(info: DatasetInfo, attributes: dict[str, Any], path: str) -> di
 def _group_ome(info: DatasetInfo, path: str) -> dict[str, Any]:
     """The checked `attributes.ome` of a group below the root. Raises DatasetError."""
     folder = info.path / path
-    return _checked_ome(info, _attributes(_document(folder), folder), path)
+    return _checked_ome(info, _attributes(read_document(folder), folder), path)
 
 
 # -- images ---------------------------------------------------------------------------------------------------------
@@ -288,7 +261,7 @@ def _try_image(info: DatasetInfo, path: str) -> None:
 
 def _image(info: DatasetInfo, path: str) -> ImageInfo:
     folder = info.path / path
-    ome = _dict(_document(folder).get("attributes")).get("ome") if not path else _group_ome(info, path)
+    ome = _dict(read_document(folder).get("attributes")).get("ome") if not path else _group_ome(info, path)
     multiscale = _dict(next(iter(_list(_dict(ome).get("multiscales"))), None))
     datasets = [_dict(one) for one in _list(multiscale.get("datasets"))[:MAX_LEVELS]]
     levels = []
@@ -309,7 +282,7 @@ def _image(info: DatasetInfo, path: str) -> ImageInfo:
 
 
 def _array(folder: Path, path: str) -> ArrayInfo:
-    document = _document(folder / path)
+    document = read_document(folder / path)
     if document.get("node_type") != "array":
         raise DatasetError(f"{folder / path} is not an array")
     grid = _dict(_dict(document.get("chunk_grid")).get("configuration")).get("chunk_shape")

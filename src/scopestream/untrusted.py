@@ -1,0 +1,38 @@
+"""Reading files that anybody may have written: nothing blocks, and nothing larger than expected is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO
+
+# Opening a pipe waits for its other end, unless asked not to; without O_BINARY Windows would change line ends.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open an ordinary file to read bytes.
+
+    Raises FileNotFoundError where nothing is, and OSError for what is no ordinary file (a pipe or a device might never
+    answer), cannot be read, or has a name that the system does not take.
+    """
+    try:
+        # Before it is opened: opening a device may do something.
+        if not S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        file = os.open(path, _FLAGS)
+    except ValueError as error:  # a zero byte, or text that is no Unicode
+        raise OSError(errno.EINVAL, "it has a name that the system does not take", str(path)) from error
+    if not S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return os.fdopen(file, "rb")
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes | None:
+    """All bytes of an ordinary file, None when it has more than that. Raises OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    return content if len(content) <= max_bytes else None
