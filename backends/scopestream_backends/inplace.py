@@ -19,6 +19,7 @@ from numcodecs import blosc, zstd
 
 from scopestream.contract import Block, Capabilities, WriteUnit
 from scopestream.document import array_document, replacing, write_document
+from scopestream.geometry import Geometry
 from scopestream.memory import PAGE
 from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
 from scopestream.shardindex import index_bytes
@@ -32,7 +33,6 @@ from scopestream_backends._files import (
     write_at,
     write_direct,
 )
-from scopestream.geometry import Geometry
 from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard
 
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from scopestream.plan import LayoutPlan
 
 _UNBOUNDED = 1 << 62  # more frames than any clock will see; lets the unbounded axis share the arithmetic
@@ -43,6 +45,13 @@ class Route:
         for stride, count, weight in self._image_steps:
             image += number // stride % count * weight
         return image
+
+    def images(self, numbers: np.ndarray) -> np.ndarray:
+        """The images of many frames, (n,) int64 each."""
+        images = np.zeros_like(numbers)
+        for stride, count, weight in self._image_steps:
+            images += numbers // stride % count * weight
+        return images
 
     def step(self, name: str) -> tuple[int, int]:
         """(stride, count): the item of that dimension to which a frame belongs is number // stride % count."""

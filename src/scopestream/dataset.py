@@ -1,0 +1,183 @@
+"""A dataset of scopestream as it lies on disk: its settings, its layout, and what its frame log says.
+
+Nothing in it is trusted. What is opened here may have been killed, moved, or made by somebody who means no good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from scopestream.contract import WriteUnit
+from scopestream.document import array_document, read_document
+from scopestream.errors import DatasetError
+from scopestream.history import History
+from scopestream.plan import ArrayPlan, LayoutPlan
+from scopestream.planning import make_plan
+from scopestream.route import Route
+from scopestream.settings import AcquisitionSettings
+from scopestream.stored import StoredArray
+from scopestream.untrusted import read_bounded
+
+SETTINGS = "scopestream/settings.json"
+MAX_SETTINGS_BYTES = 256_000_000
+_MAX_TRIED = 100  # documents that are looked at for the chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What `open_dataset` finds.
+
+    settings    with the path at which the dataset is now, and with the chunks, the shards and the backend that it has
+    plan        the layout, as any program would read it: `unit` and memory are those of no backend
+    attributes  of the root
+    state       what the root says of the acquisition: version, backend, status, ...
+    history     the frame log
+    """
+
+    settings: AcquisitionSettings
+    plan: LayoutPlan
+    route: Route
+    attributes: dict[str, Any]
+    state: dict[str, Any]
+    history: History
+
+    def stored(self, number: int, on_problem: Callable[[str], None]) -> StoredArray:
+        """An array of the plan on the disk."""
+        array = self.plan.arrays[number]
+        return StoredArray(self.plan.root / array.path, array, on_problem)
+
+
+class _AnyReader:
+    """What a plan needs to know of a backend, when nothing will be written."""
+
+    def unit(self, array: ArrayPlan) -> WriteUnit:
+        return WriteUnit.FRAME
+
+    def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
+        return 0
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Raises DatasetError when there is no dataset of scopestream at `path`, or one whose settings cannot be read."""
+    path = path.absolute()
+    if not path.is_dir():
+        raise DatasetError(f"There is {'no folder' if path.exists() else 'nothing'} at {path}.")
+    attributes = _mapping(read_document(path).get("attributes"))
+    settings = stored_settings(path)
+    state = _mapping(attributes.get("scopestream"))
+    backend = state.get("backend")
+    settings = settings.model_copy(update={"backend": backend if isinstance(backend, str) and backend else "auto"})
+    plan = make_plan(settings, _AnyReader())
+    settings = settings.model_copy(update=stored_tiling(plan))
+    plan = replace(make_plan(settings, _AnyReader()), backend=settings.backend)
+    return Dataset(settings, plan, Route(plan), attributes, state, History(plan))
+
+
+def stored_settings(path: Path) -> AcquisitionSettings:
+    """The settings of the dataset at `path`, with that path. Raises DatasetError."""
+    file = path / SETTINGS
+    try:
+        text = read_bounded(file, MAX_SETTINGS_BYTES)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} has no {SETTINGS}: scopestream did not write it.") from None
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be read: {error.strerror or error}.") from error
+    if text is None:
+        raise DatasetError(f"{file} has more than {MAX_SETTINGS_BYTES} bytes, which no settings have.")
+    try:
+        settings = AcquisitionSettings.model_validate_json(text)
+    except (ValidationError, RecursionError) as error:
+        raise DatasetError(f"{file} has no settings that this version understands: {error}") from error
+    return settings.model_copy(update={"path": str(path)})
+
+
+def stored_tiling(plan: LayoutPlan) -> dict[str, Any]:
+    """`chunks` and `shards` of the settings, by name, as the documents of the finest arrays have them.
+
+    Which they are may have depended on the backend. Raises DatasetError when no document says it, and when they are
+    not those of such an acquisition.
+    """
+    problems = []
+    for image in plan.images:
+        array = plan.arrays[image.arrays[0]]
+        try:
+            return _tiling(array, read_document(plan.root / array.path))
+        except DatasetError as error:
+            problems.append(str(error))
+            if len(problems) == _MAX_TRIED:
+                break
+    raise DatasetError(f"{plan.root} does not tell its chunks: {problems[0]}")
+
+
+def _tiling(array: ArrayPlan, document: dict[str, Any]) -> dict[str, Any]:
+    grid = _shape(_mapping(_mapping(document.get("chunk_grid")).get("configuration")).get("chunk_shape"), array)
+    codecs = document.get("codecs")
+    first = _mapping(codecs[0]) if isinstance(codecs, list) and codecs else {}
+    if first.get("name") == "sharding_indexed":
+        chunks = _shape(_mapping(first.get("configuration")).get("chunk_shape"), array)
+        shards: tuple[int, ...] | None = grid
+    else:
+        chunks, shards = grid, None
+    if any(shard % chunk for shard, chunk in zip(shards or chunks, chunks, strict=True)):
+        raise DatasetError(f"{array.path}: chunks {chunks} do not divide shards {shards}")
+    return {
+        "chunks": dict(zip(array.axes, chunks, strict=True)),
+        "shards": None if shards is None else dict(zip(array.axes, shards, strict=True)),
+    }
+
+
+def _shape(value: object, array: ArrayPlan) -> tuple[int, ...]:
+    """A chunk or shard of that array. Raises DatasetError."""
+    if (
+        isinstance(value, list)
+        and len(value) == len(array.axes)
+        and all(type(size) is int and 0 < size < 1 << 31 for size in value)
+    ):
+        return tuple(value)
+    raise DatasetError(f"{array.path} has chunks of no shape that it could have")
+
+
+def differing_documents(plan: LayoutPlan) -> list[int]:
+    """Numbers of the arrays whose documents are missing or say anything but the plan, whatever their length."""
+    differing = []
+    for number, array in enumerate(plan.arrays):
+        try:
+            length = stored_length(plan, number)
+            document = read_document(plan.root / array.path)
+        except DatasetError:
+            differing.append(number)
+            continue
+        expected = array_document(array, (length, *array.shape[1:]))
+        # Attributes are anybody's to add.
+        if any(_plain(document.get(key)) != _plain(expected[key]) for key in expected.keys() - {"attributes"}):
+            differing.append(number)
+    return differing
+
+
+def stored_length(plan: LayoutPlan, number: int) -> int:
+    """How long the first axis of an array is, as its document says. Raises DatasetError."""
+    array = plan.arrays[number]
+    shape = read_document(plan.root / array.path).get("shape")
+    if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= 0:
+        return shape[0]
+    raise DatasetError(f"{array.path}/zarr.json has no shape")
+
+
+def _plain(document: Any) -> Any:
+    """Without what means nothing: the byte order of single bytes, which some libraries state."""
+    if isinstance(document, list):
+        return [_plain(item) for item in document]
+    if isinstance(document, dict):
+        if document.get("name") == "bytes":
+            return "bytes"
+        return {key: _plain(value) for key, value in document.items()}
+    return document
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,191 @@
+"""Arrays on disk, read with NumPy and numcodecs alone, and trusted in nothing.
+
+The plan says what must be in the files; what they say themselves is believed only where it fits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import groupby, product
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from scopestream.decode import decoder
+from scopestream.geometry import Geometry
+from scopestream.plan import ArrayPlan
+from scopestream.shardindex import MISSING, index_bytes, read_index
+from scopestream.untrusted import open_regular
+
+MAX_CHUNKS_OF_SHARD = 1 << 24  # with 256 MiB of index; scopestream makes thousands
+_INDEX_CACHE_BYTES = 1 << 26
+Index = tuple[int, ...]
+
+
+class StoredArray:
+    """One array. Safe from several threads.
+
+    folder      of the array
+    on_problem  told in a sentence what is wrong with a file
+    """
+
+    def __init__(self, folder: Path, array: ArrayPlan, on_problem: Callable[[str], None]) -> None:
+        self.array = array
+        self.geometry = Geometry(array)
+        self._folder = folder / "c"
+        self._on_problem = on_problem
+        self._decode = decoder(array)
+        self._before = len(array.axes) - 2
+        # A compressed chunk is at most a little larger than its pixels.
+        self._max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
+        self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
+        self._lock = Lock()
+        if self.geometry.n_chunks > MAX_CHUNKS_OF_SHARD:
+            raise ValueError(f"{self.geometry.n_chunks} chunks in a shard are more than this program reads")
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.array.shards is not None
+
+    def files(self) -> Iterator[tuple[Index, Path]]:
+        """The data files that there are: number along each axis, and path; ascending."""
+        limits = [
+            None if self.array.growable and axis == 0 else -(-size // step)
+            for axis, (size, step) in enumerate(zip(self.array.shape, self.array.file_shape, strict=True))
+        ]
+        yield from self._files_below(self._folder, (), limits)
+
+    def groups(self) -> Iterator[tuple[Index, list[Path]]]:
+        """Places along the axes before the frame at which there are files, and these; ascending."""
+        for group, files in groupby(self.files(), key=lambda file: file[0][: self._before]):
+            yield group, [path for _, path in files]
+
+    def origins(self, group: Index) -> Iterator[Index]:
+        """The first frame of every layer of chunks in the files of a group, within the array."""
+        ranges = []
+        for axis, (i, span, depth) in enumerate(zip(group, self.geometry.span, self.geometry.depth, strict=True)):
+            end = (i + 1) * span
+            if not (self.array.growable and axis == 0):
+                end = min(end, self.array.shape[axis])
+            ranges.append(range(i * span, end, depth))
+        yield from product(*ranges)
+
+    def layer(self, origin: Index) -> tuple[np.ndarray, bool]:
+        """All frames of the chunks whose first frame is at `origin`: (*depth, Y, X), and whether they are sound.
+
+        Missing chunks are zeros. Frames past the end of a bounded axis are there as well, and are padding.
+        """
+        geometry = self.geometry
+        file, first, _ = geometry.locate(origin)
+        height, width = geometry.tile
+        y, x = self.array.frame_shape
+        pixels = np.zeros((*geometry.depth, y, x), self.array.dtype)
+        chunk = np.empty(self.array.chunks, self.array.dtype.newbyteorder("<"))
+        sound = True
+        for at, tiles in geometry.tiles:
+            path = self.path((*file, *at))
+            try:
+                for row, column, data in self._chunks(path, first, tiles):
+                    top, left = row * height, column * width
+                    self._decode(data, chunk)
+                    part = pixels[..., top : top + height, left : left + width]
+                    part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                sound = False
+                self._on_problem(f"{path}: a chunk of frame {origin} cannot be read: {_reason(error)}")
+        return pixels, sound
+
+    def path(self, file: Index) -> Path:
+        """Of the file with that number along each axis."""
+        return self._folder.joinpath(*map(str, file))
+
+    def index(self, path: Path) -> np.ndarray | None:
+        """(n_chunks, 2) of a shard, with every entry inside the file; None when it is damaged. Raises OSError."""
+        with self._lock:
+            if path in self._indexes:
+                self._indexes.move_to_end(path)
+                return self._indexes[path]
+        index = self._checked_index(path)
+        with self._lock:
+            self._indexes[path] = index
+            while len(self._indexes) * index_bytes(self.geometry.n_chunks) > _INDEX_CACHE_BYTES:
+                self._indexes.popitem(last=False)
+        return index
+
+    def forget(self, path: Path) -> None:
+        """The file at `path` has changed."""
+        with self._lock:
+            self._indexes.pop(path, None)
+
+    def check_index(self, path: Path) -> bool:
+        """Whether the index of a shard is whole and names chunks inside the file; says so where it is not."""
+        try:
+            if self.index(path) is not None:
+                return True
+            self._on_problem(f"{path}: its index is damaged; no reader can open this shard")
+        except OSError as error:
+            self._on_problem(f"{path} cannot be read: {_reason(error)}")
+        return False
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _checked_index(self, path: Path) -> np.ndarray | None:
+        index = read_index(path, self.geometry.n_chunks)
+        if index is None:
+            return None
+        there = index[(index != MISSING).any(axis=1)]
+        end = path.stat().st_size - index_bytes(self.geometry.n_chunks)
+        offsets, lengths = there[:, 0], there[:, 1]
+        if (offsets > end).any() or (lengths > self._max_encoded).any() or (offsets + lengths > end).any():
+            return None
+        return index
+
+    def _chunks(
+        self, path: Path, first: int, tiles: tuple[tuple[int, int, int], ...]
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """(row, column, encoded bytes) of those tiles of a file that are there. Raises OSError or ValueError."""
+        index = self.index(path) if self.is_sharded else None
+        if self.is_sharded and index is None:
+            raise ValueError("the index of the shard is damaged")
+        with open_regular(path) as file:
+            for number, row, column in tiles:
+                if index is None:
+                    data = file.read(self._max_encoded + 1)
+                else:
+                    offset, length = map(int, index[first + number])
+                    if offset == length == MISSING:
+                        continue
+                    file.seek(offset)
+                    data = file.read(length)
+                yield row, column, data
+
+    def _files_below(self, folder: Path, at: Index, limits: list[int | None]) -> Iterator[tuple[Index, Path]]:
+        if len(at) == len(limits):
+            yield at, folder
+            return
+        limit, numbers = limits[len(at)], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    # As the writer names them; "007" and a Bengali 7 are somebody else's.
+                    if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name)):
+                        numbers.append(int(entry.name))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                self._on_problem(f"{folder} cannot be listed: {_reason(error)}")
+            return
+        for number in sorted(numbers):
+            if limit is None or number < limit:
+                yield from self._files_below(folder / str(number), (*at, number), limits)
+            else:
+                self._on_problem(f"{folder / str(number)} lies outside the array")
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
