@@ -16,6 +16,7 @@ from scopestream.memory import PAGE, page_aligned
 O_BINARY = getattr(os, "O_BINARY", 0)
 _MAX_VECTORS = 1024  # IOV_MAX of Linux, macOS and the BSDs
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_COPY_BYTES = 2**22
 _seek_lock = threading.Lock()
 
 
@@ -47,6 +48,28 @@ def write_all_at(file: int, pieces: Sequence[bytes | memoryview], offset: int) -
                 write_at(file, memoryview(piece)[max(n, 0) :], offset + max(n, 0))
             n -= len(piece)
             offset += len(piece)
+
+
+def copy_range(source: int, target: int, source_at: int, target_at: int, n_bytes: int) -> None:
+    """Copy a part of a file to a place in another, inside the system where it can. Raises OSError."""
+    while n_bytes:
+        n = _copy_some(source, target, source_at, target_at, n_bytes)
+        if not n:
+            raise OSError(errno.EIO, "the file ends before the chunks that its index names")
+        source_at, target_at, n_bytes = source_at + n, target_at + n, n_bytes - n
+
+
+def _copy_some(source: int, target: int, source_at: int, target_at: int, n_bytes: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, n_bytes, source_at, target_at)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+    os.lseek(source, source_at, os.SEEK_SET)
+    data = os.read(source, min(n_bytes, _COPY_BYTES))
+    write_at(target, data, target_at)
+    return len(data)
 
 
 def write_direct(file: int, pieces: Sequence[bytes | memoryview], offset: int) -> bool:

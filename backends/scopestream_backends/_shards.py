@@ -6,19 +6,23 @@ the new index is written to a place that no reader looks at, then the file is cu
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 
 from scopestream.document import replacing
-from scopestream.shardindex import MISSING, encode_index, index_bytes
-from scopestream_backends._files import O_BINARY, allocate, open_direct, write_all_at, write_at, write_direct
+from scopestream.holes import end_of_data
+from scopestream.shardindex import MISSING, encode_index, index_bytes, read_index
+from scopestream_backends._files import O_BINARY, allocate, copy_range, open_direct, write_all_at, write_at, write_direct
 
 Piece = tuple[int, bytes | memoryview]
+Move = tuple[int, int, int]  # from one offset to another, so many bytes
 _WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
 _MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
 _PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
@@ -54,18 +58,38 @@ class ShardFile(ABC):
         """Nothing more will come."""
         self.release()
 
-    def _create(self, data: bytes, offset: int, size: int) -> None:
-        """Let the file appear at once, with `data` at `offset`, all else zeros, and that size."""
-        if self.path.exists():
+    def _create(self, data: bytes, offset: int, size: int, moved: Sequence[Move] | None = None) -> None:
+        """Let the file appear at once, with `data` at `offset`, all else zeros, and that size.
+
+        moved  chunks of the file that was there, and that the new one replaces
+        """
+        if moved is None and self.path.exists():
             raise FileExistsError(f"{self.path} was complete, and would be lost")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY, 0o666)
             try:
+                if moved is not None:
+                    self._copy(file, moved)
                 write_at(file, data, offset)
                 os.ftruncate(file, size)
             finally:
                 os.close(file)  # before the rename, which Windows refuses for an open file
+
+    def _index_found(self, n_chunks: int) -> np.ndarray:
+        """The index of the file that is there. Raises OSError when no reader could open it."""
+        index = read_index(self.path, n_chunks)
+        if index is None:
+            raise OSError(errno.EIO, f"{self.path} has a damaged index; `scopestream recover` mends it")
+        return index
+
+    def _copy(self, file: int, moved: Sequence[Move]) -> None:
+        source = os.open(self.path, os.O_RDONLY | O_BINARY)
+        try:
+            for source_at, target_at, n_bytes in moved:
+                copy_range(source, file, source_at, target_at, n_bytes)
+        finally:
+            os.close(source)
 
     def _open(self) -> int:
         if self._file < 0:
@@ -82,10 +106,20 @@ class FixedShard(ShardFile):
 
     sparse  False on file systems that would store the zeros: then the index is written by `finish`
     direct  whether to write past the page cache what lies as the system needs it
+    resumes whether to go on with the file that may be there
     """
 
     def __init__(
-        self, path: Path, *, n_chunks: int, chunk_bytes: int, n_blocks: int, indexed: bool, sparse: bool, direct: bool
+        self,
+        path: Path,
+        *,
+        n_chunks: int,
+        chunk_bytes: int,
+        n_blocks: int,
+        indexed: bool,
+        sparse: bool,
+        direct: bool,
+        resumes: bool,
     ) -> None:
         super().__init__(path, n_blocks)
         self._is_direct, self._direct_file = direct, -1
@@ -96,6 +130,9 @@ class FixedShard(ShardFile):
         self._end = 0
         self._data_bytes = n_chunks * chunk_bytes
         self._allocated = bytearray(-(-self._data_bytes // _WINDOW_BYTES)) if sparse else None
+        if resumes and path.exists():
+            self._adopt()
+            return
         index = encode_index(self._index(n_chunks)) if self._index_there else b""
         self._create(index, self._data_bytes, self._data_bytes + len(index) if sparse or not indexed else 0)
 
@@ -121,6 +158,21 @@ class FixedShard(ShardFile):
                     self._trim()
             finally:
                 self.release()
+
+    def _adopt(self) -> None:
+        """Let the file be as it was before it was trimmed: readers never miss a chunk, so a copy takes its place."""
+        if not self._indexed:
+            return
+        found, whole = self._index_found(self._n_chunks), self._index(self._n_chunks)
+        self._index_there = True  # on any file system, or what is there could not be read until `finish`
+        if np.array_equal(found, whole):
+            self._end = end_of_data(self._open(), self._data_bytes)
+            return
+        numbers = np.flatnonzero(found[:, 0] != MISSING).tolist()
+        moved = [(int(found[k, 0]), k * self._chunk_bytes, self._chunk_bytes) for k in numbers]
+        index = encode_index(whole)
+        self._create(index, self._data_bytes, self._data_bytes + len(index), moved)
+        self._end = (numbers[-1] + 1) * self._chunk_bytes if numbers else 0
 
     def _write(self, file: int, pieces: list[bytes | memoryview], start: int, end: int) -> None:
         if self._allocated is not None:
@@ -190,10 +242,11 @@ class TailShard(ShardFile):
     n_publish how often the index can move before it is written over where it is
     sparse    False on file systems that would store the zeros: then the index lies behind the chunks, and is valid
               after `flush` and `finish` only
+    resumes   whether to go on with the file that may be there
     """
 
     def __init__(
-        self, path: Path, *, n_chunks: int, capacity: int, n_publish: int, n_blocks: int, sparse: bool
+        self, path: Path, *, n_chunks: int, capacity: int, n_publish: int, n_blocks: int, sparse: bool, resumes: bool
     ) -> None:
         super().__init__(path, n_blocks)
         self._index = np.full((n_chunks, 2), MISSING, np.uint64)
@@ -204,8 +257,9 @@ class TailShard(ShardFile):
         self._capacity = capacity
         self._dirty = False
         self._published_at = 0.0
-        self._index_at = capacity + n_publish * self._index_bytes if sparse else 0
-        self._create(encode_index(self._index), self._index_at, self._index_at + self._index_bytes)
+        moved = self._take_over() if resumes and path.exists() else None
+        self._index_at = capacity + n_publish * self._index_bytes if sparse else self._tail
+        self._create(encode_index(self._index), self._index_at, self._index_at + self._index_bytes, moved)
 
     def store(self, pieces: list[Piece]) -> None:
         """Append encoded chunks, each with its number in the shard; a chunk that was there before is replaced."""
@@ -222,6 +276,17 @@ class TailShard(ShardFile):
             self._dirty = True
             if self._sparse and monotonic() - self._published_at >= _PUBLISH_EVERY_S:
                 self.flush()
+
+    def _take_over(self) -> list[Move]:
+        """Let the chunks of the file that is there be the first of this one."""
+        found, moved = self._index_found(len(self._index)), []
+        there = np.flatnonzero(found[:, 0] != MISSING)
+        for number in there[np.argsort(found[there, 0])].tolist():
+            offset, length = map(int, found[number])
+            moved.append((offset, self._tail, length))
+            self._index[number] = self._tail, length
+            self._tail += length
+        return moved
 
     def _allocate(self, file: int, end: int) -> None:
         """Ask for what is needed now and about as much again, so that a small shard takes little more than it has."""

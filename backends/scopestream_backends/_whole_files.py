@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scopestream.contract import Capabilities, WriteUnit
-from scopestream.document import array_document, write_document
+from scopestream.document import array_document, stored_length, write_document
 from scopestream.plan import ArrayPlan, LayoutPlan, max_threads
 from scopestream.tiling import round_up
 
@@ -38,6 +38,7 @@ class WholeFileBackend:
         live_read=True,
         codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         schemes=frozenset({"file"}),
+        resumes=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -88,12 +89,16 @@ class WholeFileSink(ABC):
     of arrays. Of the threads that call `write` only `at_once` go on at the same time.
     """
 
-    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, *, resumes: bool) -> None:
         self._plan = plan
         self._turn = Semaphore(at_once)
         self._lock = Lock()  # for what follows
         self._handles: dict[int, Any] = {}
         self._lengths: dict[int, int] = {}  # of growable arrays, once they grew
+        self._shown = [array.shape[0] for array in plan.arrays]  # what the documents say
+        if resumes:
+            self._shown = [stored_length(self._folder(array)) for array in plan.arrays]
+            return
         for array in plan.arrays:
             self._folder(array).mkdir(parents=True)
             write_document(self._folder(array), array_document(array, array.shape))
@@ -117,20 +122,19 @@ class WholeFileSink(ABC):
     def extend(self, array: int, length: int) -> None:
         step = self._plan.arrays[array].file_shape[0]
         with self._lock:
-            before = self._lengths.get(array, 0)
             # Readers see whole files, so that the document is replaced once per file and not for every frame.
-            if (visible := round_up(length, step)) > round_up(before, step):
-                self._show(array, visible)
-            self._lengths[array] = max(length, before)
+            if length > self._shown[array]:
+                self._show(array, round_up(length, step))
+            self._lengths[array] = max(length, self._lengths.get(array, 0))
 
     def flush(self) -> None:  # noqa: B027  # not abstract, and empty since nothing waits
         pass
 
     def close(self) -> None:
         with self._lock:
-            for array, length in list(self._lengths.items()):
-                self._show(array, length)
-                del self._lengths[array]  # last, so that what failed is tried again
+            for array, length in self._lengths.items():
+                if length != self._shown[array]:
+                    self._show(array, length)
             self._handles.clear()
 
     @abstractmethod
@@ -158,6 +162,7 @@ class WholeFileSink(ABC):
         """Let readers see that many items of the first axis."""
         planned = self._plan.arrays[array]
         write_document(self._folder(planned), array_document(planned, (length, *planned.shape[1:])))
+        self._shown[array] = length  # last, so that what failed is tried again
 
     def _folder(self, array: ArrayPlan) -> Path:
         return self._plan.root / array.path

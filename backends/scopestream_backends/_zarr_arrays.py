@@ -25,7 +25,7 @@ class ZarrArraysSink(WholeFileSink):
     the old shard first, even to replace all of it.
     """
 
-    def __init__(self, plan: LayoutPlan, at_once: int, pipeline: str) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, pipeline: str, *, resumes: bool) -> None:
         import zarr
         from zarr.storage import LocalStore, StorePath
 
@@ -38,7 +38,7 @@ class ZarrArraysSink(WholeFileSink):
             "codec_pipeline.strict": True,  # zarrs would fall back to the pipeline of zarr-python, with a mere warning
             "array.write_empty_chunks": False,
         }
-        super().__init__(plan, at_once)
+        super().__init__(plan, at_once, resumes=resumes)
 
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         staged = {**document, "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}}

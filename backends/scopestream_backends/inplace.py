@@ -18,7 +18,7 @@ import numpy as np
 from numcodecs import blosc, zstd
 
 from scopestream.contract import Block, Capabilities, WriteUnit
-from scopestream.document import array_document, replacing, write_document
+from scopestream.document import array_document, replacing, stored_length, write_document
 from scopestream.geometry import Geometry
 from scopestream.memory import PAGE
 from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
@@ -55,6 +55,7 @@ class InplaceBackend:
         schemes=frozenset({"file"}),
         batches=True,
         direct_io=True,
+        resumes=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -87,13 +88,16 @@ class InplaceBackend:
         return []
 
     def open(self, plan: LayoutPlan) -> InplaceSink:
-        return InplaceSink(plan, self.unit(plan.arrays[0]))
+        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=False)
+
+    def reopen(self, plan: LayoutPlan) -> InplaceSink:
+        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=True)
 
 
 class InplaceSink:
     """Writes all arrays of one dataset. Threads may write different blocks at the same time."""
 
-    def __init__(self, plan: LayoutPlan, unit: WriteUnit) -> None:
+    def __init__(self, plan: LayoutPlan, unit: WriteUnit, *, resumes: bool) -> None:
         self._arrays = plan.arrays
         self._paths = [plan.root / array.path for array in plan.arrays]
         self._encode = _encoder(plan.arrays[0])
@@ -106,15 +110,19 @@ class InplaceSink:
             array.shards is None and (self._encode is not None or geometry.n_deep == 1)
             for array, geometry in zip(plan.arrays, self._geometry, strict=True)
         ]
+        self._resumes = resumes
         self._lengths = [array.shape[0] for array in plan.arrays]
-        self._published = list(self._lengths)
+        self._published = list(self._lengths)  # what the documents say
         self._lock = threading.Lock()
         self._shards: dict[Key, ShardFile] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()  # shards that may have an open file, the last used last
         self._closed = False
-        for array, folder in zip(plan.arrays, self._paths, strict=True):
-            folder.mkdir(parents=True)
-            write_document(folder, array_document(array, array.shape))
+        if resumes:
+            self._published = [stored_length(folder) for folder in self._paths]
+        else:
+            for array, folder in zip(plan.arrays, self._paths, strict=True):
+                folder.mkdir(parents=True)
+                write_document(folder, array_document(array, array.shape))
         self._sparse = supports_sparse_files(plan.root)
         self._direct = plan.settings.direct_io and supports_direct_io(plan.root)
         if plan.settings.direct_io and not self._direct:
@@ -270,6 +278,7 @@ class InplaceSink:
             return FixedShard(
                 path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
                 n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,
+                resumes=self._resumes,
             )  # fmt: skip
         # A chunk of several frames may be flushed, and so stored, once for each of them.
         times = 1 if geometry.n_deep == 1 else geometry.n_deep + 1
@@ -277,6 +286,7 @@ class InplaceSink:
         return TailShard(
             path, n_chunks=geometry.n_chunks, capacity=geometry.n_chunks * times * largest,
             n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks, sparse=self._sparse,
+            resumes=self._resumes,
         )  # fmt: skip
 
     def _came(self, key: Key, n_blocks: int) -> None:

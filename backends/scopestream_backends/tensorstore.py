@@ -24,11 +24,14 @@ class TensorStoreBackend(WholeFileBackend):
         return 1 if array.codec.name == "none" else 4
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return _TensorStoreSink(plan, self.at_once(plan))
+        return _TensorStoreSink(plan, self.at_once(plan), resumes=False)
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        return _TensorStoreSink(plan, self.at_once(plan), resumes=True)
 
 
 class _TensorStoreSink(WholeFileSink):
-    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, *, resumes: bool) -> None:
         import tensorstore
 
         self._open_array = tensorstore.open
@@ -38,7 +41,7 @@ class _TensorStoreSink(WholeFileSink):
                 "file_io_sync": False,  # other programs see the file all the same; an fsync per shard is slow
             }
         )
-        super().__init__(plan, at_once)
+        super().__init__(plan, at_once, resumes=resumes)
 
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         spec = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
 
-__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "Sink", "WriteUnit"]
+__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "ResumingBackend", "Sink", "WriteUnit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Capabilities:
     batches     its sink is a `BatchSink`: small frames come several at once
     direct_io   it can write past the page cache; blocks then lie in memory that starts at a page, unless it is of
                 the caller (`copy=False`)
+    resumes     it is a `ResumingBackend`: it goes on with a dataset that was closed, or killed
     codecs      names of the codecs
     schemes     where it can write: "file", "s3", ...
     """
@@ -41,6 +42,7 @@ class Capabilities:
     schemes: frozenset[str]
     batches: bool = False
     direct_io: bool = False
+    resumes: bool = False
 
 
 class Sink(Protocol):
@@ -116,3 +118,14 @@ class Backend(Protocol):
 
     def open(self, plan: LayoutPlan) -> Sink:
         """Start a dataset; the folders of the images exist, those of the arrays do not."""
+
+
+class ResumingBackend(Backend, Protocol):
+    """A backend that goes on where another sink of the same plan, maybe of another backend, ended or was killed."""
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        """Go on with a dataset whose arrays and files exist, and are sound as far as readers are concerned.
+
+        What is there stays as it is, and readable, until a block that covers it is written: it may be one that came
+        before. Of a block of several frames those that were there come again with it.
+        """

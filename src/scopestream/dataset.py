@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scopestream.contract import WriteUnit
-from scopestream.document import array_document, read_document
+from scopestream.document import array_document, read_document, stored_length
 from scopestream.errors import DatasetError
 from scopestream.history import History
 from scopestream.plan import ArrayPlan, LayoutPlan
@@ -147,7 +147,7 @@ def differing_documents(plan: LayoutPlan) -> list[int]:
     differing = []
     for number, array in enumerate(plan.arrays):
         try:
-            length = stored_length(plan, number)
+            length = stored_length(plan.root / array.path)
             document = read_document(plan.root / array.path)
         except DatasetError:
             differing.append(number)
@@ -157,15 +157,6 @@ def differing_documents(plan: LayoutPlan) -> list[int]:
         if any(_plain(document.get(key)) != _plain(expected[key]) for key in expected.keys() - {"attributes"}):
             differing.append(number)
     return differing
-
-
-def stored_length(plan: LayoutPlan, number: int) -> int:
-    """How long the first axis of an array is, as its document says. Raises DatasetError."""
-    array = plan.arrays[number]
-    shape = read_document(plan.root / array.path).get("shape")
-    if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= 0:
-        return shape[0]
-    raise DatasetError(f"{array.path}/zarr.json has no shape")
 
 
 def _plain(document: Any) -> Any:

@@ -133,3 +133,11 @@ def read_document(folder: Path) -> dict[str, Any]:
     if (found := document.get("zarr_format")) != 3:
         raise DatasetError(f"{path} has zarr_format {found if found in range(10) else '?'}, not 3")
     return document
+
+
+def stored_length(folder: Path) -> int:
+    """How long the first axis of the array in `folder` is, as its document says. Raises DatasetError."""
+    shape = read_document(folder).get("shape")
+    if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= 0:
+        return shape[0]
+    raise DatasetError(f"{folder / 'zarr.json'} has no shape")
