@@ -19,7 +19,15 @@ import numpy as np
 from scopestream.document import replacing
 from scopestream.holes import end_of_data
 from scopestream.shardindex import MISSING, encode_index, index_bytes, read_index
-from scopestream_backends._files import O_BINARY, allocate, copy_range, open_direct, write_all_at, write_at, write_direct
+from scopestream_backends._files import (
+    O_BINARY,
+    allocate,
+    copy_range,
+    open_direct,
+    write_all_at,
+    write_at,
+    write_direct,
+)
 
 Piece = tuple[int, bytes | memoryview]
 Move = tuple[int, int, int]  # from one offset to another, so many bytes

@@ -99,19 +99,25 @@ class Assembler:
                 return Job(image, (*index, 0, 0), data, [record], None, self._is_one_tile, is_lent=True)
             return self._pass_on(image, index, frame, record)
         key, block = self._find(image, index)
-        if block.data is None:
-            block.buffer = self._borrow()
-            block.data = np.ndarray((*block.filled.shape, *self._frame_shape), self._dtype, block.buffer)
+        self._put(block, index, frame)
         self._blocks[key] = block
-        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
-        block.data[local] = frame
-        block.filled[local] = True
         block.records.append(record)
         return self._close_one(key, block)
 
     def can_lend(self, frame: np.ndarray) -> bool:
         """Whether that frame may stay in the memory of the caller when it is added with `copy=False`."""
         return self._single_frames and frame.flags.c_contiguous and frame.dtype.isnative
+
+    def restore(self, image: int, index: tuple[int, ...], frame: np.ndarray | None) -> None:
+        """A frame of an unfinished block that was settled before this stream: stored, or None when it will not come.
+
+        It is stored again with its block. Raises what `borrow` raises.
+        """
+        key, block = self._find(image, index)
+        if frame is not None:
+            self._put(block, index, frame)
+        self._blocks[key] = block
+        block.n_open -= 1
 
     def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
         """A frame that will not come; returns its block when nothing else is awaited there.
@@ -147,6 +153,14 @@ class Assembler:
             data = np.ndarray(self._tiler.shape, self._dtype, buffer)
             self._tiler.cut(frame, data)
         return Job(image, (*index, 0, 0), data, [record], buffer, self._tiler is not None)
+
+    def _put(self, block: Block, index: tuple[int, ...], frame: np.ndarray) -> None:
+        if block.data is None:
+            block.buffer = self._borrow()
+            block.data = np.ndarray((*block.filled.shape, *self._frame_shape), self._dtype, block.buffer)
+        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
+        block.data[local] = frame
+        block.filled[local] = True
 
     def _find(self, image: int, index: tuple[int, ...]) -> tuple[tuple[int, ...], Block]:
         origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])

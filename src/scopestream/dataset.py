@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from scopestream.contract import WriteUnit
@@ -45,6 +46,17 @@ class Dataset:
     attributes: dict[str, Any]
     state: dict[str, Any]
     history: History
+
+    def lengths(self) -> list[int]:
+        """Of the first axis of each image, in frames that came or are known not to come; planned where it is known."""
+        array = self.plan.arrays[0]
+        if not array.growable:
+            return [array.shape[0]] * len(self.plan.images)
+        numbers = self.history.numbers[~self.history.are("failed")]
+        lengths = np.zeros(len(self.plan.images), np.int64)
+        stride, _ = self.route.step(array.axes[0])
+        np.maximum.at(lengths, self.route.images(numbers), numbers // stride + 1)
+        return lengths.tolist()
 
     def stored(self, number: int, on_problem: Callable[[str], None]) -> StoredArray:
         """An array of the plan on the disk."""

@@ -46,8 +46,7 @@ class Delivery:
         self._of_thread = threading.local()
         in_order = not can.any_order
         self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.z_steps else None
-        channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
-        self._channel_step = route.step(channels[0]) if channels else (1, 1)
+        self._channel_step = route.channel_step(plan)
         self._publishing = threading.Lock()
         self.contrast = Contrast(self._channel_step[1], plan.arrays[0].frame_shape)
 
@@ -81,6 +80,11 @@ class Delivery:
         """Let other programs see what was stored; called by the stream's flush and by idle writer threads."""
         with self._publishing:
             self._sink.flush()
+
+    def restore(self, image: int, origin: Index, data: np.ndarray | None) -> None:
+        """A block that was stored before this stream, while others that its coarser levels need are still to come."""
+        if self._stack is not None:
+            self._stack.add(0, image, origin, data)
 
     def finish(self) -> None:
         """After the last job: levels of frames whose next one along z did not come."""

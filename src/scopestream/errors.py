@@ -57,3 +57,7 @@ class StreamClosedError(ScopestreamError, ValueError):
 
 class WriteError(ScopestreamError, OSError):
     """Frames that were accepted could not be stored. `__cause__` is what the backend raised."""
+
+
+class ResumeError(ScopestreamError, ValueError):
+    """The settings are not those of the dataset that was to be continued; nothing was changed."""

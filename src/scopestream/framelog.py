@@ -43,10 +43,11 @@ class FrameLog:
         self._paths = [json.dumps(image.path) for image in plan.images]
         index = ",".join([f"{_literal(name)}:%d" for name in route.names])
         self._line = f'{{"frame":%d,"image":%s,"index":{{{index}}},"status":"%s"%s,"time":%.6f%s%s}}\n'
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(plan.root / FRAME_LOG, flags, 0o666)
         self._lock = threading.Lock()
-        self._torn = False
+        # A kill may have cut off the last line.
+        self._torn = self._size() > 0 and os.pread(self._file, 1, self._size() - 1) != b"\n"
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
         """Log frames that share a status. Raises OSError when the disk does not take it."""
@@ -76,6 +77,9 @@ class FrameLog:
             while data:
                 data = data[os.write(self._file, data) :]
             self._torn = False
+
+    def _size(self) -> int:
+        return os.fstat(self._file).st_size
 
     def close(self) -> None:
         if self._file >= 0:

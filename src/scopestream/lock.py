@@ -61,8 +61,8 @@ class DatasetLock:
         self._file = os.open(self._path, _FLAGS, 0o666)
         try:
             locked = _lock(self._file)
-            if not locked and not self._owner_is_gone(may_be_nobody=locked is None):
-                raise self._busy()
+            if not locked and not _owner_is_gone(self._root, may_be_nobody=locked is None):
+                raise _busy(self._root)
             self.previous = read_owner(self._root)
             if locked is False:
                 self._replace()
@@ -75,23 +75,6 @@ class DatasetLock:
             raise
         self.abandon()
         return False
-
-    def _owner_is_gone(self, *, may_be_nobody: bool) -> bool:
-        """Whether the writer is dead: a child that it forked may hold its lock still, but does not write."""
-        owner = read_owner(self._root)
-        pid = owner.get("pid")
-        if not isinstance(pid, int):
-            return may_be_nobody
-        here = owner.get("host") == socket.gethostname() and owner.get("boot") == boot_id()
-        return here and not _is_alive(pid)
-
-    def _busy(self) -> DatasetBusyError:
-        owner = read_owner(self._root)
-        who = f"process {owner['pid']} on {owner.get('host')}" if "pid" in owner else "another program"
-        return DatasetBusyError(
-            f"{self._root} is being written by {who}; nothing was changed. Close that stream first, or choose another "
-            f"path."
-        )
 
     def _replace(self) -> None:
         """A lock file of our own in the place of the one that a child of the dead process holds."""
@@ -107,6 +90,20 @@ class DatasetLock:
         os.write(self._file, text)
 
 
+def check_not_busy(root: Path) -> None:
+    """Raise DatasetBusyError when somebody has the lock; nothing is changed."""
+    try:
+        file = os.open(root / LOCK, _FLAGS & ~os.O_CREAT)
+    except FileNotFoundError:
+        return
+    try:
+        locked = _lock(file)
+        if not locked and not _owner_is_gone(root, may_be_nobody=locked is None):
+            raise _busy(root)
+    finally:
+        os.close(file)
+
+
 def read_owner(root: Path) -> dict[str, Any]:
     """Who has the dataset open, or had it when it was killed: pid, host, boot, time. Empty when nobody does."""
     try:
@@ -114,6 +111,24 @@ def read_owner(root: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
+
+
+def _owner_is_gone(root: Path, *, may_be_nobody: bool) -> bool:
+    """Whether the writer is dead: a child that it forked may hold its lock still, but does not write."""
+    owner = read_owner(root)
+    pid = owner.get("pid")
+    if not isinstance(pid, int):
+        return may_be_nobody
+    here = owner.get("host") == socket.gethostname() and owner.get("boot") == boot_id()
+    return here and not _is_alive(pid)
+
+
+def _busy(root: Path) -> DatasetBusyError:
+    owner = read_owner(root)
+    who = f"process {owner['pid']} on {owner.get('host')}" if "pid" in owner else "another program"
+    return DatasetBusyError(
+        f"{root} is being written by {who}; nothing was changed. Close that stream first, or choose another path."
+    )
 
 
 def boot_id() -> str | None:

@@ -36,18 +36,22 @@ class MetadataWriter:
         }
 
     def create(self) -> None:
-        """All groups, the settings, and OME-XML without planes. The root folder exists."""
+        """All groups, the settings, and OME-XML without planes. The root folder and its `scopestream` exist."""
         plan = self._plan
-        own = plan.root / "scopestream"
-        own.mkdir()
-        replace_file(own / "settings.json", plan.settings.model_dump_json(indent=2).encode())
-        for folder, attributes in self._collection_groups():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_document(folder, group_document({"ome": attributes} if attributes else {}))
+        replace_file(plan.root / "scopestream" / "settings.json", plan.settings.model_dump_json(indent=2).encode())
+        self.write_collections()
         self._write_images([None] * _n_channels(plan))
         if plan.kind != "image":
             self._write_xml({}, [])
         self._write_root([None] * _n_channels(plan))
+
+    def adopt(self, attributes: Mapping[str, Any]) -> None:
+        """Keep what the root document of a dataset has besides what is written here."""
+        self._extra = {key: value for key, value in attributes.items() if key not in RESERVED}
+
+    def go_on(self, windows: Windows) -> None:
+        """Let the root say that frames come again."""
+        self._write_root(windows)
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
         """Keep `mapping` under `attributes[namespace]` of the root document."""
@@ -107,6 +111,12 @@ class MetadataWriter:
                 wells.setdefault(image.path.rpartition("/")[0], []).append(image)
         groups += [(plan.root / row, None) for row in dict.fromkeys(well.partition("/")[0] for well in wells)]
         return groups + [(plan.root / well, _dump(_well(plan, images))) for well, images in wells.items()]
+
+    def write_collections(self) -> None:
+        """The groups between the root and the images."""
+        for folder, attributes in self._collection_groups():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_document(folder, group_document({"ome": attributes} if attributes else {}))
 
     def _write_images(self, windows: Windows) -> None:
         if self._plan.kind == "image":

@@ -57,6 +57,11 @@ class Route:
         """(stride, count): the item of that dimension to which a frame belongs is number // stride % count."""
         return self._steps[self.names.index(name)]
 
+    def channel_step(self, plan: LayoutPlan) -> tuple[int, int]:
+        """`step` of the channels; all frames are of one where there is no such dimension."""
+        channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
+        return self.step(channels[0]) if channels else (1, 1)
+
     def number(self, image: int, index: Sequence[int]) -> int:
         """The frame at `index` of `image`."""
         total = sum(i * stride for i, (stride, _) in zip(index, self._index_steps, strict=True))

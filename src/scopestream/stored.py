@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, product
 from pathlib import Path
 from threading import Lock
@@ -40,6 +40,9 @@ class StoredArray:
         self._on_problem = on_problem
         self._decode = decoder(array)
         self._before = len(array.axes) - 2
+        self._ends = tuple(
+            1 << 62 if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[: self._before])
+        )
         # A compressed chunk is at most a little larger than its pixels.
         self._max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
@@ -59,19 +62,16 @@ class StoredArray:
         ]
         yield from self._files_below(self._folder, (), limits)
 
-    def groups(self) -> Iterator[tuple[Index, list[Path]]]:
+    def groups(self) -> Iterator[tuple[Index, list[tuple[Index, Path]]]]:
         """Places along the axes before the frame at which there are files, and these; ascending."""
         for group, files in groupby(self.files(), key=lambda file: file[0][: self._before]):
-            yield group, [path for _, path in files]
+            yield group, list(files)
 
     def origins(self, group: Index) -> Iterator[Index]:
         """The first frame of every layer of chunks in the files of a group, within the array."""
         ranges = []
-        for axis, (i, span, depth) in enumerate(zip(group, self.geometry.span, self.geometry.depth, strict=True)):
-            end = (i + 1) * span
-            if not (self.array.growable and axis == 0):
-                end = min(end, self.array.shape[axis])
-            ranges.append(range(i * span, end, depth))
+        for i, span, depth, end in zip(group, self.geometry.span, self.geometry.depth, self._ends, strict=True):
+            ranges.append(range(i * span, min((i + 1) * span, end), depth))
         yield from product(*ranges)
 
     def layer(self, origin: Index) -> tuple[np.ndarray, bool]:
@@ -82,8 +82,7 @@ class StoredArray:
         geometry = self.geometry
         file, first, _ = geometry.locate(origin)
         height, width = geometry.tile
-        y, x = self.array.frame_shape
-        pixels = np.zeros((*geometry.depth, y, x), self.array.dtype)
+        pixels = np.zeros((*geometry.depth, *self.array.frame_shape), self.array.dtype)
         chunk = np.empty(self.array.chunks, self.array.dtype.newbyteorder("<"))
         sound = True
         for at, tiles in geometry.tiles:
@@ -93,16 +92,58 @@ class StoredArray:
                     sound = False  # which `check_index` tells once, and not for every chunk
                     continue
                 for row, column, data in self._chunks(path, first, tiles):
-                    top, left = row * height, column * width
                     self._decode(data, chunk)
-                    part = pixels[..., top : top + height, left : left + width]
-                    part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
+                    _place(pixels, chunk, row * height, column * width)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 sound = False
                 self._on_problem(f"{path}: a chunk of frame {origin} cannot be read: {_reason(error)}")
         return pixels, sound
+
+    def layer_of(self, chunks: Iterable[bytes]) -> np.ndarray | None:
+        """The layer that these encoded chunks of one file make up, in the order of `geometry.tiles`; None if none."""
+        ((_, tiles),) = self.geometry.tiles
+        height, width = self.geometry.tile
+        layer = np.zeros((*self.geometry.depth, *self.array.frame_shape), self.array.dtype)
+        chunk = np.empty(self.array.chunks, self.array.dtype.newbyteorder("<"))
+        try:
+            for (_, row, column), data in zip(tiles, chunks, strict=True):
+                self._decode(data, chunk)
+                _place(layer, chunk, row * height, column * width)
+        except ValueError:
+            return None
+        return layer
+
+    def places(self, origin: Index) -> Iterator[Index]:
+        """Of every frame of a layer that is in the array; the others are padding."""
+        ranges = [
+            range(o, min(o + depth, end)) for o, depth, end in zip(origin, self.geometry.depth, self._ends, strict=True)
+        ]
+        return product(*ranges)
+
+    def frames(self, origin: Index, layer: np.ndarray) -> Iterator[tuple[Index, np.ndarray]]:
+        """(index, frame) of every frame of a layer that is in the array."""
+        for index in self.places(origin):
+            yield index, layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
+
+    def lacks_chunks(self, origin: Index) -> bool:
+        """Whether a chunk of that layer is missing, as far as an index or a folder tells."""
+        file, first, _ = self.geometry.locate(origin)
+        for at, tiles in self.geometry.tiles:
+            path = self.path((*file, *at))
+            if not self.is_sharded:
+                if not path.is_file():
+                    return True
+                continue
+            try:
+                index = self.index(path)
+            except OSError:
+                return True
+            numbers = [first + number for number, _, _ in tiles]
+            if index is None or (index[numbers, 0] == MISSING).any():
+                return True
+        return False
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""
@@ -125,6 +166,11 @@ class StoredArray:
         """The file at `path` has changed."""
         with self._lock:
             self._indexes.pop(path, None)
+
+    def assume(self, path: Path, index: np.ndarray) -> None:
+        """Go on as if that were the index of the file at `path`."""
+        with self._lock:
+            self._indexes[path] = index
 
     def check_index(self, path: Path) -> bool:
         """Whether the index of a shard is whole and names chunks inside the file; says so where it is not."""
@@ -186,6 +232,12 @@ class StoredArray:
                 yield from self._files_below(folder / str(number), (*at, number), limits)
             else:
                 self._on_problem(f"{folder / str(number)} lies outside the array")
+
+
+def _place(layer: np.ndarray, chunk: np.ndarray, top: int, left: int) -> None:
+    """Copy a chunk into a layer, without what lies past its edges."""
+    part = layer[..., top : top + chunk.shape[-2], left : left + chunk.shape[-1]]
+    part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
 
 
 def _reason(error: Exception) -> str:
