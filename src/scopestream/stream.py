@@ -103,11 +103,15 @@ class Stream:
             opened.callback(self._writer.close)
             self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)
             opened.pop_all()  # from here on `close` looks after them
-        root.keep()
         self._assembler = Assembler(plan, self._borrow, self._lend)
         # In order, no more than planned can wait.
         waits = bool(plan.z_steps) and not self._in_order
         self._ledger = Ledger(plan) if waits else None
+        try:
+            root.keep()
+        except BaseException:  # an interrupt while a large dataset is deleted
+            self.close()
+            raise
 
     # -- what a user reads ------------------------------------------------------------------------------------------
 
