@@ -43,8 +43,11 @@ class FrameLog:
         self._torn = False
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
-        """Log frames that share a status. Raises OSError when the disk does not take it."""
-        because = f',"reason":{json.dumps(reason)}' if reason else ""
+        """Log frames that share a status. Raises OSError when the disk does not take it.
+
+        reason  as JSON
+        """
+        because = f',"reason":{reason}' if reason and reason != '""' else ""
         image, coords, line, paths = self._image, self._coords, self._line, self._paths
         text = "".join(
             [
