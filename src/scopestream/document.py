@@ -15,7 +15,7 @@ from scopestream.errors import DatasetError
 from scopestream.plan import ArrayPlan
 from scopestream.untrusted import read_bounded
 
-MAX_DOCUMENT_BYTES = 64_000_000  # more than any sound document has; those of a million images stay below it
+MAX_DOCUMENT_BYTES = 32_000_000  # more than any sound document has; those of a million images stay below it
 _REPLACE_ATTEMPTS = 50
 _CRC32C: dict[str, Any] = {"name": "crc32c"}
 

@@ -50,8 +50,11 @@ class FrameLog:
         self._torn = self._size() > 0 and os.pread(self._file, 1, self._size() - 1) != b"\n"
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
-        """Log frames that share a status. Raises OSError when the disk does not take it."""
-        because = f',"reason":{json.dumps(reason)}' if reason else ""
+        """Log frames that share a status. Raises OSError when the disk does not take it.
+
+        reason  as JSON
+        """
+        because = f',"reason":{reason}' if reason and reason != '""' else ""
         image, coords, line, paths = self._image, self._coords, self._line, self._paths
         text = "".join(
             [

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from yaozarrs import v05
 
-from scopestream.document import group_document, replace_file, write_document
+from scopestream.document import MAX_DOCUMENT_BYTES, group_document, replace_file, write_document
 from scopestream.errors import MetadataError
-from scopestream.jsontext import to_json
+from scopestream.jsontext import text_to_json, to_json
 from scopestream.omexml import ome_document
 from scopestream.plan import ArrayPlan, ImagePlan, LayoutPlan
 from scopestream.pyramid import method_metadata
@@ -55,9 +55,13 @@ class MetadataWriter:
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
         """Keep `mapping` under `attributes[namespace]` of the root document."""
-        if not namespace or namespace in RESERVED:
-            raise MetadataError(f"The namespace {namespace!r} is not free; choose another than {', '.join(RESERVED)}.")
-        self._extra[namespace] = json.loads(to_json(mapping))
+        key = json.loads(text_to_json(namespace, "The namespace", "nothing was changed"))
+        if not key or key in RESERVED:
+            raise MetadataError(f"The namespace {key!r} is not free; choose another than {', '.join(RESERVED)}.")
+        extra = {**self._extra, key: json.loads(to_json(mapping))}
+        if len(json.dumps(extra, indent=2)) > MAX_DOCUMENT_BYTES // 2:
+            raise MetadataError("That is more metadata than a document can hold; nothing was changed.")
+        self._extra = extra
         self._write_root([None] * _n_channels(self._plan))
 
     def finish(

@@ -25,7 +25,7 @@ from scopestream.errors import (
 from scopestream.folder import NewRoot, settled
 from scopestream.framelog import FrameLog, Record, read_frames
 from scopestream.gate import Gate
-from scopestream.jsontext import to_json
+from scopestream.jsontext import text_to_json, to_json
 from scopestream.ledger import Ledger
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
@@ -105,11 +105,15 @@ class Stream:
             opened.callback(self._writer.close)
             self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)
             opened.pop_all()  # from here on `close` looks after them
-        root.keep()
         self._assembler = Assembler(plan, self._borrow, self._lend)
         # In order, no more than planned can wait.
         waits = bool(plan.z_steps) and not self._in_order
         self._ledger = Ledger(plan) if waits else None
+        try:
+            root.keep()
+        except BaseException:  # an interrupt while a large dataset is deleted
+            self.close()
+            raise
 
     # -- what a user reads ------------------------------------------------------------------------------------------
 
@@ -208,8 +212,10 @@ class Stream:
     def skip(self, n: int = 1, *, reason: str | None = None) -> None:
         """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.
 
-        Frames among them that `write` has placed stay as they are.
+        Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not that many,
+        and MetadataError when the reason is no text; then nothing was skipped.
         """
+        because = None if reason is None else text_to_json(reason, "The reason", "nothing was skipped")
         with self._lock:
             self._check_open()
             if n < 0:
@@ -223,7 +229,7 @@ class Stream:
             while self._next < end:
                 stop = min(self._next + _SKIPPED_AT_ONCE, end)
                 numbers = [number for number in range(self._next, stop) if number not in self._gate.taken]
-                self._writer.submit(self._leave_out(numbers, "skipped", reason))
+                self._writer.submit(self._leave_out(numbers, "skipped", because))
                 if self._writer.queue_depth > _SKIPPED_AT_ONCE:  # places without a frame wait for no memory
                     self._writer.drain()
                 self._counters.frames_skipped += len(numbers)
@@ -324,7 +330,7 @@ class Stream:
         except StreamFullError:
             if self._settings.on_full != "drop":
                 raise
-            jobs = self._leave_out([number], "dropped", "the disk was behind the camera")
+            jobs = self._leave_out([number], "dropped", '"the disk was behind the camera"')
             self._counters.frames_dropped += 1
             return jobs
         self._gate.took(number, image, index)
@@ -341,7 +347,10 @@ class Stream:
     def _leave_out(
         self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None
     ) -> Sequence[Job]:
-        """Frames that will not come; returns the blocks that are complete now."""
+        """Frames that will not come; returns the blocks that are complete now.
+
+        reason  as JSON
+        """
         now, jobs = time(), list[Job]()
         self._log.add([Record(number, now, None) for number in numbers], status, reason)
         for number in numbers:
