@@ -14,6 +14,7 @@ import numpy as np
 
 from scopestream import AcquisitionSettings, read_frames
 from scopestream.plan import LayoutPlan
+from scopestream.registry import load_backend
 from scopestream.route import Route
 from scopestream.testing import read_array, stamped_frame
 from scopestream.testing.levels import next_level
@@ -59,6 +60,7 @@ class Dataset:
         self.plan: LayoutPlan = self.settings.plan()
         self.root = self.plan.root
         self._route = Route(self.plan)
+        self.is_live = load_backend(self.plan.backend).capabilities.live_read  # `flush` makes frames visible
 
     def logged(self) -> dict[int, str]:
         """The last status of each frame in the log."""

@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -49,8 +50,11 @@ class Worker:
     def close(self) -> None:
         process, self._process = self._process, None
         if process is not None:
+            assert process.stdin is not None
             process.kill()
             process.wait()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
     def _start(self) -> subprocess.Popen[str]:
         environment, command = dict(os.environ), [sys.executable, "-m", "tests.faults.worker"]
