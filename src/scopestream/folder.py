@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 from scopestream.errors import DatasetExistsError
@@ -49,16 +50,32 @@ class NewRoot:
         if settings.on_exists == "overwrite" and self._root.exists():
             self._replaced = self._root.with_name(f".{self._root.name}.replaced-{os.getpid()}")
             os.replace(self._root, self._replaced)
-        self._root.mkdir(parents=True)
+        try:
+            self._root.mkdir(parents=True)
+        except OSError:
+            self._bring_back()
+            raise
 
     def keep(self) -> None:
-        """The new dataset is there to stay."""
-        if self._replaced is not None:
+        """The new dataset is there to stay. Warns where the old one cannot be deleted: no reason to keep a camera out."""
+        if self._replaced is None:
+            return
+        try:
             shutil.rmtree(self._replaced)
+        except OSError as error:
+            warnings.warn(
+                f"The dataset that {self._root} replaces could not be deleted: {error}. What is left of it is in "
+                f"{self._replaced}; delete that yourself.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def undo(self) -> None:
         """As if nothing had happened."""
         shutil.rmtree(self._root)
+        self._bring_back()
+
+    def _bring_back(self) -> None:
         if self._replaced is not None:
             os.replace(self._replaced, self._root)
 

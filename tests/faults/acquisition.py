@@ -22,7 +22,8 @@ class Trial:
     settings     of the acquisition
     n_frames     that are sent; with `on_full="raise"` again until they are taken
     flush_every  frames between two calls of `flush`
-    fault        arguments of `Control.set`, without its root; None leaves all calls alone
+    fault        arguments of `Control.set`, which take effect below the dataset, or with "parent" in the folder in
+                 which it lies; None leaves all calls alone
     when         the fault is there while the stream opens as well, or only "later"
     """
 
@@ -75,7 +76,8 @@ def run(trial: Trial, control: Control | None) -> dict[str, Any]:
 def _tamper(trial: Trial, control: Control | None) -> None:
     if trial.fault is not None:
         assert control is not None, "this process was started without the shim"
-        control.set(Path(trial.settings["path"]), **trial.fault)
+        path, fault = Path(trial.settings["path"]), dict(trial.fault)
+        control.set(path.parent if fault.pop("parent", False) else path, **fault)
 
 
 def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome, control: Control | None) -> None:

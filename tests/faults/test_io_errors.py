@@ -80,12 +80,12 @@ def short_cases() -> Iterator[Any]:
 
 
 def campaign_cases() -> Iterator[Any]:
-    for backend in ("inplace", "tensorstore", "zarr-python", "zarrs", "acquire-zarr"):
+    for backend, step in (("inplace", 1), ("tensorstore", 4), ("zarr-python", 4), ("zarrs", 4), ("acquire-zarr", 4)):
         for codec in ("none", "blosc-lz4", "blosc-zstd"):
             for layout in LAYOUTS:
                 for depth, sharded in ((1, True), (2, True), (1, False)):
                     for fault in FAULTS:
-                        yield Case(backend, codec, layout, depth, sharded), fault
+                        yield Case(backend, codec, layout, depth, sharded, step), fault
 
 
 def named(cases: Iterator[Any]) -> list[Any]:
@@ -108,11 +108,31 @@ def test_any_call_that_fails_with_any_backend(
     every_call(case, fault, shimmed, tmp_path, results)
 
 
+def test_an_open_that_fails_leaves_the_dataset_that_it_would_have_replaced(shimmed: Worker, tmp_path: Path) -> None:
+    before = Case("inplace").settings(tmp_path / "a.ome.zarr")
+    after = {**before, "on_exists": "overwrite", "codec": "zstd"}
+    fault, nth, opened = FAULTS["EIO"], 0, False
+    while not opened:
+        nth += 1
+        shutil.rmtree(tmp_path / "a.ome.zarr", ignore_errors=True)
+        shimmed.run(Trial(settings=before, n_frames=N_FRAMES))
+        arguments = {"operations": fault.operations, "mode": fault.mode, "nth": nth, "error": fault.error}
+        outcome = shimmed.run(Trial(settings=after, n_frames=0, fault={**arguments, "parent": True}))
+        opened = "open" not in outcome.errors
+        if not opened:
+            dataset = Dataset(before)
+            numbers = range(N_FRAMES)
+            exact = dataset.exact(dataset.read(python_reader("zarr")), numbers)
+            assert exact == set(numbers), f"call {nth}: {outcome}"
+            assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"], f"call {nth}: {outcome}"
+
+
 def every_call(case: Case, name: str, worker: Worker, folder: Path, results: Results) -> None:
     fault = FAULTS[name]
     settings = case.settings(folder / "a.ome.zarr")
     problems = []
     counted = attempt(settings, fault, None, worker)
+    assert counted.seen, "the shim sees none of the calls"
     for nth in range(1, counted.seen + 1, case.step):
         try:
             outcome = attempt(settings, fault, nth, worker)
