@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from scopestream import AcquisitionSettings, read_frames
-from scopestream.plan import LayoutPlan
+from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.registry import load_backend
 from scopestream.route import Route
 from scopestream.testing import read_array, stamped_frame
@@ -99,6 +101,41 @@ class Dataset:
             number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))
         }
 
+    def wrong_pairs(self, arrays: dict[int, Planes | str], numbers: Collection[int]) -> list[int]:
+        """Of `downscale_z`: planes of level 1 whose two planes are both among the frames, and which are not theirs."""
+        axis = self.settings.halved_z
+        if axis is None:
+            return []
+        wrong = []
+        for number in numbers:
+            image, index = self._route.locate(number)
+            if index[axis] % 2 == 0:
+                continue
+            other = self._route.number(image, [*index[:axis], index[axis] - 1, *index[axis + 1 :]])
+            planes = arrays[self.plan.images[image].arrays[1]]
+            if other in numbers and not isinstance(planes, str):
+                place = np.ravel_multi_index((*index[:axis], index[axis] // 2), planes.shape[:-2])
+                if planes.digests[int(place)] != self._stamp_of_pair(other, number):
+                    wrong.append(number)
+        return wrong
+
+    def files_of(self, number: int) -> list[tuple[Path, int]]:
+        """The files that hold parts of a frame, at every level, and how many chunks each has."""
+        image, index = self._route.locate(number)
+        files = []
+        for array in [self.plan.arrays[number] for number in self.plan.images[image].arrays]:
+            halved = [i >> (array.level * (axis == self.settings.halved_z)) for axis, i in enumerate(index)]
+            place = [i // size for i, size in zip(halved, array.file_shape, strict=False)]
+            grid = [range(-(-size // step)) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)]
+            for tile in product(*grid):
+                path = self.root / array.path / "c"
+                files.append((path.joinpath(*map(str, (*place, *tile))), chunks_of_a_file(array)))
+        return files
+
+    def _stamp_of_pair(self, first: int, second: int) -> str:
+        frames = [stamped_frame(number, self.settings.frame_shape, self.settings.dtype) for number in (first, second)]
+        return digest(next_level(np.stack(frames), z=0)[0])
+
     def _is_exact(self, arrays: dict[int, Planes | str], number: int, level: int) -> bool:
         image, index = self._route.locate(number)
         planes = arrays[self.plan.images[image].arrays[level]]
@@ -108,6 +145,10 @@ class Dataset:
             return False
         place = int(np.ravel_multi_index(index, planes.shape[:-2])) if index else 0
         return planes.digests[place] == _stamp(number, self.settings.frame_shape, self.settings.dtype, level)
+
+
+def chunks_of_a_file(array: ArrayPlan) -> int:
+    return prod(array.file_shape) // prod(array.chunks)
 
 
 def unreadable(arrays: dict[int, Planes | str]) -> list[str]:

@@ -9,10 +9,31 @@ import json
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Set
 from pathlib import Path
+from typing import NamedTuple
 
 _VARIABLE = "SCOPESTREAM_FAULT_RESULTS"
-_COLUMNS = ("faults tried", "datasets opened", "frames promised", "frames lost")
+_COLUMNS = ("faults tried", "datasets opened", "frames promised", "frames lost", "frames sent", "frames found")
+
+
+class Numbers(NamedTuple):
+    """Of frames.
+
+    promised  had to be there
+    lost      of those, the ones that are not there exactly as they were sent, in any of the readers
+    sent      `append` took them
+    found     of those, the ones that are there exactly as they were sent
+    """
+
+    promised: int
+    lost: int
+    sent: int
+    found: int
+
+    @classmethod
+    def of(cls, promised: Set[int], exact: Set[int], n_sent: int) -> Numbers:
+        return cls(len(promised), len(promised - exact), n_sent, len(exact & set(range(n_sent))))
 
 
 class Results:
@@ -21,29 +42,24 @@ class Results:
     def __init__(self) -> None:
         self._path = os.environ.get(_VARIABLE)
 
-    def add(self, kind: str, backend: str, what: str, *, opened: int, promised: int, lost: int) -> None:
-        """One fault.
-
-        opened    1 when all documents were whole and every reader opened every array; 0 when not
-        promised  frames that had to be there
-        lost      those of them that were not, or not exact, in any of the readers
-        """
+    def add(self, kind: str, backend: str, what: str, *, opened: bool, numbers: Numbers) -> None:
+        """One fault; `opened` when all documents were whole and every reader opened every array."""
         if self._path is None:
             return
-        row = {"kind": kind, "backend": backend, "what": what}
-        line = json.dumps({**row, "opened": int(opened), "promised": promised, "lost": lost}) + "\n"
+        row = {"kind": kind, "backend": backend, "what": what, "opened": opened, **numbers._asdict()}
+        line = json.dumps(row) + "\n"
         with Path(self._path).open("a", buffering=len(line) + 1) as file:  # one write, so that lines never mix
             file.write(line)
 
 
 def table(lines: list[str]) -> str:
     """Markdown: a row for each kind of fault and backend."""
-    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * len(_COLUMNS))
     for line in lines:
         row = json.loads(line)
-        total = sums[row["kind"], row["backend"]]
-        for column, value in enumerate((1, row["opened"], row["promised"], row["lost"])):
-            total[column] += value
+        before = sums[row["kind"], row["backend"]]
+        values = (1, row["opened"], row["promised"], row["lost"], row["sent"], row["found"])
+        sums[row["kind"], row["backend"]] = [total + value for total, value in zip(before, values, strict=True)]
     head = f"| fault | backend | {' | '.join(_COLUMNS)} |\n| --- | --- |{' ---: |' * len(_COLUMNS)}\n"
     rows = [f"| {kind} | {backend} | {' | '.join(map(str, total))} |" for (kind, backend), total in sums.items()]
     return head + "\n".join(sorted(rows))

@@ -13,7 +13,7 @@ from scopestream.testing import reader_other_than
 from tests.faults.acquisition import Outcome, Trial
 from tests.faults.dataset import Dataset, python_reader, unreadable, written
 from tests.faults.mounts import CannotMountError, ext4, tmpfs
-from tests.faults.results import Results
+from tests.faults.results import Numbers, Results
 from tests.faults.worker import Worker
 
 MIB = 2**20
@@ -54,12 +54,12 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_stored(
     arrays = dataset.read(python_reader(reader_other_than(backend)))
     log = dataset.logged()
     promised = set(range(outcome.flushed)) | set(written(log)) if dataset.is_live else complete_shards(dataset)
-    lost = promised - dataset.exact(arrays, promised)
-    whole = not unreadable(arrays)
-    results.add("full disk", backend, f"{kind}, {codec}", opened=whole, promised=len(promised), lost=len(lost))
+    exact = dataset.exact(arrays, range(outcome.accepted))
+    numbers = Numbers.of(promised, exact, outcome.accepted)
+    results.add("full disk", backend, f"{kind}, {codec}", opened=not unreadable(arrays), numbers=numbers)
     assert unreadable(arrays) == []
     assert len(promised) > 2 * SHARD
-    assert not lost
+    assert promised <= exact
     assert set(log) <= set(range(outcome.accepted))
     if dataset.is_live:
         assert set(range(outcome.flushed)) <= set(written(log))

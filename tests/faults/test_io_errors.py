@@ -18,7 +18,7 @@ from scopestream.contract import WriteUnit
 from scopestream.testing import reader_other_than
 from tests.faults.acquisition import Outcome, Trial
 from tests.faults.dataset import Dataset, python_reader, unreadable, written
-from tests.faults.results import Results
+from tests.faults.results import Numbers, Results
 from tests.faults.shim import CHANGING, GROWING, INTERRUPTIBLE, Mode, Op
 from tests.faults.worker import DiedError, Worker
 
@@ -140,7 +140,8 @@ def every_call(case: Case, name: str, worker: Worker, folder: Path, results: Res
             problems.append(f"call {nth}: {error}")
             continue
         verdict = judge(settings, outcome, fault)
-        results.add("I/O error", case.backend, name, **verdict.counts)
+        if verdict.numbers is not None:
+            results.add("I/O error", case.backend, name, opened=verdict.opened, numbers=verdict.numbers)
         problems += [f"call {nth}: {problem} {outcome}" for problem in verdict.problems]
     assert not problems, f"{len(problems)} of {counted.seen} calls: " + "\n".join(problems[:10])
 
@@ -155,7 +156,8 @@ def attempt(settings: dict[str, Any], fault: Fault, nth: int | None, worker: Wor
 
 class Verdict(NamedTuple):
     problems: list[str]
-    counts: dict[str, int]
+    opened: bool = False
+    numbers: Numbers | None = None  # where there is a dataset
 
 
 def judge(settings: dict[str, Any], outcome: Outcome, fault: Fault) -> Verdict:
@@ -168,16 +170,15 @@ def judge(settings: dict[str, Any], outcome: Outcome, fault: Fault) -> Verdict:
     if "open" in outcome.errors:
         if dataset.root.exists() and (dataset.root / "zarr.json").exists():
             problems += [] if dataset.status() == "recording" else ["a dataset that nobody opened says more than that"]
-        return Verdict(problems, {"opened": 0, "promised": 0, "lost": 0})
+        return Verdict(problems)
     problems += dataset.broken_documents()
     arrays = dataset.read(python_reader(reader_other_than(dataset.settings.backend)))
     if dataset.is_live or not outcome.errors:
         problems += unreadable(arrays)
     log = dataset.logged()
     in_log = set(written(log))
-    expected = promised(dataset, outcome, fault, in_log)
-    lost = expected - dataset.exact(arrays, expected)
-    if lost:
+    expected, exact = promised(dataset, outcome, fault, in_log), dataset.exact(arrays, range(N_FRAMES))
+    if lost := expected - exact:
         problems.append(f"lost {sorted(lost)} of {len(expected)}, of which flushed were {outcome.flushed}")
     if missing := set(range(outcome.flushed)) - in_log:
         problems.append(f"the log lacks {sorted(missing)}")
@@ -185,7 +186,7 @@ def judge(settings: dict[str, Any], outcome: Outcome, fault: Fault) -> Verdict:
         problems.append("the dataset says that it is complete")
     if not outcome.errors and dataset.status() != "complete":
         problems.append(f"nobody was told, and the dataset says {dataset.status()}")
-    return Verdict(problems, {"opened": not unreadable(arrays), "promised": len(expected), "lost": len(lost)})
+    return Verdict(problems, not unreadable(arrays), Numbers.of(expected, exact, outcome.accepted))
 
 
 def promised(dataset: Dataset, outcome: Outcome, fault: Fault, in_log: set[int]) -> set[int]:
