@@ -327,8 +327,13 @@ class TailShard(ShardFile):
 
     def finish(self) -> None:
         with self.lock:
-            self._publish(self._tail)
-            super().release()
+            try:
+                self._publish(self._tail)
+            except OSError:
+                self.flush()  # a larger file, in which the index names all chunks even so
+                raise
+            finally:
+                super().release()
 
     def _publish(self, at: int) -> None:
         file = self._open()

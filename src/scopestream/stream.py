@@ -247,7 +247,10 @@ class Stream:
                     self._writer.submit((job,))
             # Blocks that are stored before they are final must not be written to meanwhile.
             _to_the_end(self._writer.drain)
-            self._delivery.publish()
+            try:
+                self._delivery.publish()
+            except OSError as error:
+                self._writer.fail(error)
             self._check_open()
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:

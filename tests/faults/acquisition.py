@@ -1,0 +1,123 @@
+"""One acquisition of stamped frames that goes on until it fails, and what the program under test saw of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from benchmarks.watch import Watch
+from scopestream import AcquisitionSettings, Stream, StreamFullError, open_stream
+from scopestream.testing import stamped_frame
+from tests.faults.shim import Control
+
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is acquired, and which calls are tampered with meanwhile.
+
+    settings     of the acquisition
+    n_frames     that are sent; with `on_full="raise"` again until they are taken
+    flush_every  frames between two calls of `flush`
+    fault        arguments of `Control.set`, which take effect below the dataset, or with "parent" in the folder in
+                 which it lies; None leaves all calls alone
+    when         the fault is there while the stream opens as well, or only "later"
+    """
+
+    settings: dict[str, Any]
+    n_frames: int
+    flush_every: int = 3
+    fault: dict[str, Any] | None = None
+    when: str = "always"
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What the program under test saw.
+
+    errors      of the steps "open", "call" and "close": (is it an OSError, its type and text)
+    accepted    frames that `append` took or dropped
+    flushed     frames that the last `flush` that returned had covered
+    refused     how often `append` said that it is full
+    seen, hits  calls that matched, and those that were tampered with
+    peak_bytes  resident memory above that before `open_stream`, at the most
+    """
+
+    errors: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    accepted: int = 0
+    flushed: int = 0
+    refused: int = 0
+    dropped: int = 0
+    seen: int = 0
+    hits: int = 0
+    peak_bytes: int = 0
+
+
+def run(trial: Trial, control: Control | None) -> dict[str, Any]:
+    """Acquire in this process. Every error is part of the outcome."""
+    outcome = Outcome()
+    settings = AcquisitionSettings(**trial.settings)
+    with Watch() as watch:
+        try:
+            if trial.when == "always":
+                _tamper(trial, control)
+            _acquire(settings, trial, outcome, control)
+        finally:
+            if control is not None:
+                outcome.seen, outcome.hits = control.seen, control.hits
+                control.off()
+    outcome.peak_bytes = int(watch.peak_mib * 2**20)
+    return asdict(outcome)
+
+
+def _tamper(trial: Trial, control: Control | None) -> None:
+    if trial.fault is not None:
+        assert control is not None, "this process was started without the shim"
+        path, fault = Path(trial.settings["path"]), dict(trial.fault)
+        control.set(path.parent if fault.pop("parent", False) else path, **fault)
+
+
+def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome, control: Control | None) -> None:
+    try:
+        stream = open_stream(settings)
+    except Exception as error:
+        outcome.errors["open"] = _told(error)
+        return
+    if trial.when != "always":
+        _tamper(trial, control)
+    try:
+        _send_all(stream, trial, outcome)
+    except Exception as error:
+        outcome.errors["call"] = _told(error)
+    try:
+        stream.close()
+    except Exception as error:
+        outcome.errors["close"] = _told(error)
+    outcome.dropped = stream.stats.frames_dropped
+
+
+def _send_all(stream: Stream, trial: Trial, outcome: Outcome) -> None:
+    settings = stream.plan.settings
+    for number in range(trial.n_frames):
+        frame = stamped_frame(number, settings.frame_shape, settings.dtype)
+        give_up = monotonic() + _PATIENCE_S
+        while True:
+            try:
+                stream.append(frame, metadata={"delta_t": float(number)})
+                break
+            except StreamFullError:
+                outcome.refused += 1
+                if monotonic() > give_up:
+                    raise
+                sleep(0.001)
+        outcome.accepted = number + 1
+        if outcome.accepted % trial.flush_every == 0:
+            stream.flush()
+            outcome.flushed = outcome.accepted
+
+
+def _told(error: Exception) -> tuple[bool, str]:
+    return isinstance(error, OSError), f"{type(error).__name__}: {error}"
