@@ -10,15 +10,18 @@ from pathlib import Path
 
 from scopestream import credentials
 from scopestream.errors import DatasetExistsError, PlanError
+from scopestream.lock import DatasetLock, check_not_busy
 from scopestream.overwrite import check_replaceable
+from scopestream.resume import resumed_settings
 from scopestream.settings import AcquisitionSettings
 
 
 def settled(settings: AcquisitionSettings) -> AcquisitionSettings:
     """The settings with the path that will really be used, after `on_exists`; nothing is touched yet.
 
-    Raises DatasetExistsError when the path is taken and may not be replaced, and PlanError for a path with credentials,
-    which only settings can have that were copied without being validated.
+    Raises DatasetExistsError when the path is taken and may not be replaced, DatasetBusyError when it is being written,
+    DatasetError or ResumeError when the settings cannot go on with what is there, and PlanError for a path with
+    credentials, which only settings can have that were copied without being validated.
     """
     if (problem := credentials.problem_of(settings.path)) is not None:
         raise PlanError(f"{problem[0].upper()}{problem[1:]}. Nothing was written.")
@@ -33,10 +36,15 @@ def settled(settings: AcquisitionSettings) -> AcquisitionSettings:
         return settings.model_copy(update={"path": str(_next_free(path))})
     if settings.on_exists == "overwrite":
         check_replaceable(path)
+        check_not_busy(path)
         return settings
+    if settings.on_exists == "resume":
+        if path.is_symlink():
+            raise DatasetExistsError(f"{path} is a symbolic link; go on with the dataset that it points to.")
+        return resumed_settings(settings)
     raise DatasetExistsError(
         f"{path} exists already; nothing was changed. Choose another path, or set on_exists to "
-        f'"increment" (a new name beside it) or "overwrite" (deletes that dataset).'
+        f'"increment" (a new name beside it), "overwrite" (deletes that dataset) or "resume" (goes on with it).'
     )
 
 
@@ -45,6 +53,8 @@ class NewRoot:
 
     A dataset that `on_exists="overwrite"` replaces is moved aside, to NAME.replaced-PID beside it, until `keep`
     deletes it or `undo` brings it back. After a kill in between it is still there, whole, under that name.
+
+    lock  of the dataset, which whoever writes it gives back
     """
 
     def __init__(self, settings: AcquisitionSettings) -> None:
@@ -52,12 +62,20 @@ class NewRoot:
         self._replaced: Path | None = None
         if settings.on_exists == "overwrite" and (self._root.exists() or self._root.is_symlink()):
             check_replaceable(self._root)  # again, since it may be another by now
+            check_not_busy(self._root)
             self._replaced = _free_name(self._root, f"{self._root.name}.replaced-{os.getpid()}", "")
             os.replace(self._root, self._replaced)
         try:
             self._root.mkdir(parents=True)
         except BaseException:
             self._bring_back()
+            raise
+        try:
+            (self._root / "scopestream").mkdir()
+            self.lock = DatasetLock(self._root)
+            self.lock.claim()
+        except BaseException:
+            self._remove()
             raise
 
     def keep(self) -> None:
@@ -79,6 +97,10 @@ class NewRoot:
 
     def undo(self) -> None:
         """As if nothing had happened."""
+        self.lock.abandon()
+        self._remove()
+
+    def _remove(self) -> None:
         try:
             shutil.rmtree(self._root)
         finally:
@@ -92,6 +114,23 @@ class NewRoot:
         except OSError as error:
             error.add_note(f"The dataset that was to be replaced is whole, but now in {self._replaced}.")
             raise
+
+
+class OldRoot:
+    """The root folder of a dataset that a stream goes on with.
+
+    lock  of the dataset, which whoever writes it gives back
+    """
+
+    def __init__(self, settings: AcquisitionSettings) -> None:
+        self.lock = DatasetLock(Path(settings.path))
+
+    def keep(self) -> None:
+        """It is there."""
+
+    def undo(self) -> None:
+        """What was mended stays so."""
+        self.lock.abandon()
 
 
 def _next_free(path: Path) -> Path:

@@ -86,8 +86,10 @@ class Gate:
             raise MetadataError(f"There are {len(metadata)} metadata for {len(stack)} frames. No frame was taken.")
         else:
             texts = [None if one is None else to_json(one, "no frame was taken") for one in metadata]
-        for number in range(first, first + len(stack)):
+        number = first
+        for _ in range(len(stack)):
             self.place(number)
+            number = self.free_from(number + 1)
         return stack, texts
 
     def place(self, number: int) -> None:

@@ -66,7 +66,7 @@ class History:
         """Which entries have one of these statuses."""
         return np.isin(self.statuses, [_CODES[status] for status in statuses])
 
-    def count(self) -> dict[Status, int]:
+    def count(self) -> dict[str, int]:
         """Frames by status."""
         return {status: int((self.statuses == code).sum()) for status, code in _CODES.items()}
 

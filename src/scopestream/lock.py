@@ -31,6 +31,9 @@ class DatasetLock:
     previous  what the last writer left, empty when it ended well or there was none
     """
 
+    # "boot" tells in which run of the system the process lives, "run" in which the data was written: not the same
+    # while somebody looks at what a crash left.
+
     def __init__(self, root: Path) -> None:
         self._path = root / LOCK
         self._file = -1
@@ -38,7 +41,11 @@ class DatasetLock:
         self.previous: dict[str, Any] = {}
         while not self._take():
             pass
-        self._write(json.dumps(_this_process()).encode())
+        self._write_owner(self.previous.get("run"))
+
+    def claim(self) -> None:
+        """What this process writes from now on is of this run of the system, and what was there is in order."""
+        self._write_owner(boot_id())
 
     def release(self) -> None:
         """Give it back, as one who ends well. Idempotent."""
@@ -84,6 +91,10 @@ class DatasetLock:
         _lock(self._file)
         os.replace(own, self._path)
 
+    def _write_owner(self, run: object) -> None:
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id(), "run": run, "time": time()}
+        self._write(json.dumps(owner).encode())
+
     def _write(self, text: bytes) -> None:
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
@@ -105,7 +116,7 @@ def check_not_busy(root: Path) -> None:
 
 
 def read_owner(root: Path) -> dict[str, Any]:
-    """Who has the dataset open, or had it when it was killed: pid, host, boot, time. Empty when nobody does."""
+    """Who has the dataset open, or had it when it was killed: pid, host, boot, run, time. Empty when nobody does."""
     try:
         owner = json.loads(read_bounded(root / LOCK, _MAX_BYTES) or b"{}")
     except (OSError, ValueError, RecursionError):
@@ -137,10 +148,6 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-
-
-def _this_process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id(), "time": round(time(), 3)}
 
 
 if sys.platform == "win32":

@@ -89,7 +89,7 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
 
 def _outcome(before: Dataset, after: Dataset, repairs: Repairs, n_levels: int, *, dry_run: bool) -> Recovery:
     was = str(before.state.get("status"))
-    counts: dict[str, int] = {**after.history.count()}
+    counts = after.history.count()
     if dry_run:
         counts["written"] -= len(repairs.lost)
         counts["failed"] += len(repairs.lost)

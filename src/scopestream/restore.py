@@ -7,9 +7,13 @@ from math import prod
 
 import numpy as np
 
+from scopestream.assemble import Assembler
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset
+from scopestream.delivery import Delivery
 from scopestream.errors import DatasetError
+from scopestream.gate import Gate
+from scopestream.ledger import Ledger
 from scopestream.plan import LayoutPlan
 from scopestream.stored import Index
 from scopestream.tiles import Tiler
@@ -45,9 +49,9 @@ class Blocks:
         """Blocks of which frames are still to come."""
         return (key for key, frames in self.frames.items() if len(frames) < self._n_frames(key[1]))
 
-    def whole(self) -> Iterator[Key]:
-        """Blocks of which every frame is settled."""
-        return (key for key, frames in self.frames.items() if len(frames) == self._n_frames(key[1]))
+    def whole(self, column: Sequence[Key]) -> Iterator[Key]:
+        """Blocks of a column of which every frame is settled."""
+        return (key for key in column if len(self.frames[key]) == self._n_frames(key[1]))
 
     def pixels(self, key: Key) -> np.ndarray | None:
         """The block as the backend takes it, zeros where frames are not there; None where none is.
@@ -95,14 +99,14 @@ class Blocks:
             columns.setdefault((image, place), []).append((image, origin))
         yield from columns.values()
 
+    def is_settled(self, column: Sequence[Key]) -> bool:
+        """Whether no frame of a column is to come any more."""
+        steps = self._plan.z_steps
+        return len(list(self.whole(column))) == (steps[0].n_blocks if steps else 1)
+
     def is_whole(self, column: Sequence[Key]) -> bool:
         """Whether every frame of a column is there, so that its coarser levels are, too."""
-        steps = self._plan.z_steps
-        n_blocks = steps[0].n_blocks if steps else 1
-        return len(column) == n_blocks and all(
-            len(self.frames[key]) == self._n_frames(key[1]) and all(is_there for _, is_there in self.frames[key])
-            for key in column
-        )
+        return self.is_settled(column) and all(is_there for key in column for _, is_there in self.frames[key])
 
     def sample(self, contrast: Contrast, channel_step: tuple[int, int]) -> None:
         """Let `contrast` see frames of every channel, spread over the acquisition."""
@@ -131,6 +135,40 @@ class Blocks:
             return self._ends
         length = 1 + max(index[0] for key, frames in self.frames.items() if key[0] == image for index, _ in frames)
         return (length, *self._ends[1:])
+
+
+def restore(
+    dataset: Dataset,
+    plan: LayoutPlan,
+    gate: Gate,
+    assembler: Assembler,
+    delivery: Delivery,
+    ledger: Ledger | None,
+) -> None:
+    """Let the parts of a stream know what is there. Raises DatasetError, or MemoryLimitError when blocks do not fit.
+
+    plan  of the stream, with the layout of the dataset
+    """
+    history = dataset.history
+    for number in history.numbers[~history.are("failed")].tolist():
+        gate.restore(number)
+    blocks = Blocks(dataset, plan)
+    for key in blocks.partial():
+        image, frames = key[0], blocks.frames[key]
+        for index, frame in blocks.read(image, [index for index, is_there in frames if is_there]):
+            assembler.restore(image, index, frame)
+        for index in [index for index, is_there in frames if not is_there]:
+            assembler.restore(image, index, None)
+    crashed = dataset.state.get("status") == "recording"
+    for column in blocks.columns() if plan.z_steps else ():
+        if blocks.is_settled(column) and not (crashed and not blocks.is_whole(column)):
+            continue
+        for image, place in blocks.whole(column):
+            origin = (*place, 0, 0)
+            delivery.restore(image, origin, blocks.pixels((image, place)))
+            if ledger is not None:
+                ledger.add(image, origin)
+    blocks.sample(delivery.contrast, dataset.route.channel_step(plan))
 
 
 def _refuse(problem: str) -> None:

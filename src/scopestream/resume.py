@@ -74,7 +74,7 @@ def in_doubt(dataset: Dataset, owner: dict[str, Any]) -> np.ndarray:
     owner  who wrote last, as its lock tells
     """
     crashed = dataset.state.get("status") == "recording"
-    same_run = owner.get("boot") is not None and owner.get("boot") == boot_id()
+    same_run = owner.get("run") is not None and owner.get("run") == boot_id()
     unsynced: np.ndarray = ~dataset.history.synced & (crashed and not same_run)
     return unsynced
 

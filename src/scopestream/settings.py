@@ -128,7 +128,7 @@ class AcquisitionSettings(Model):
     downscale: Downscale = "mean"
     downscale_z: bool = False
     backend: str = Field(default="auto", min_length=1)
-    on_exists: Literal["error", "overwrite", "increment"] = "error"
+    on_exists: Literal["error", "overwrite", "increment", "resume"] = "error"
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
@@ -151,7 +151,7 @@ class AcquisitionSettings(Model):
             downscale: Downscale = "mean",
             downscale_z: bool = False,
             backend: str = "auto",
-            on_exists: Literal["error", "overwrite", "increment"] = "error",
+            on_exists: Literal["error", "overwrite", "increment", "resume"] = "error",
             memory_limit: int | str = "1GB",
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,

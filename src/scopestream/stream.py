@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter_ns, time
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from scopestream.assemble import Assembler, Buffer, Job
 from scopestream.checksum import crc32c
-from scopestream.contract import Backend
+from scopestream.contract import Backend, ResumingBackend
+from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
 from scopestream.errors import (
     FrameIndexError,
@@ -22,15 +23,18 @@ from scopestream.errors import (
     StreamFullError,
     WriteError,
 )
-from scopestream.folder import NewRoot, settled
+from scopestream.folder import NewRoot, OldRoot, settled
 from scopestream.framelog import FrameLog, Record, read_frames
 from scopestream.gate import Gate
+from scopestream.history import History
 from scopestream.jsontext import text_to_json, to_json
 from scopestream.ledger import Ledger
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
+from scopestream.restore import restore
+from scopestream.resume import prepare
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
@@ -80,13 +84,21 @@ class Stream:
         self._lock = threading.RLock()
         self._closed = False
         self._metadata = MetadataWriter(plan)
+        before: Dataset | None = None
+        root: NewRoot | OldRoot
         with ExitStack() as opened:
-            root = NewRoot(plan.settings)
-            opened.callback(root.undo)
-            self._metadata.create()
+            if plan.settings.on_exists == "resume" and plan.root.exists():
+                root = OldRoot(plan.settings)
+                opened.callback(root.undo)
+                before = self._mend(root)
+            else:
+                root = NewRoot(plan.settings)
+                opened.callback(root.undo)
+                self._metadata.create()
+            self._root = root
             self._log = FrameLog(plan, self._route)
             opened.callback(self._log.close)
-            self._sink = backend.open(plan)
+            self._sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
             opened.callback(self._sink.close)
             self._counters = Counters(plan.arrays[0].frame_bytes)
             self._delivery = Delivery(plan, self._route, backend, self._sink, self._log, self._counters)
@@ -103,12 +115,16 @@ class Stream:
                 slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
             )
             opened.callback(self._writer.close)
+            self._assembler = Assembler(plan, self._borrow, self._lend)
+            # In order, no more than planned can wait.
+            waits = bool(plan.z_steps) and not self._in_order
+            self._ledger = Ledger(plan) if waits else None
+            if before is not None:
+                restore(before, plan, self._gate, self._assembler, self._delivery, self._ledger)
+                self._next = self._gate.free_from(0)
             self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)
             opened.pop_all()  # from here on `close` looks after them
-        self._assembler = Assembler(plan, self._borrow, self._lend)
-        # In order, no more than planned can wait.
-        waits = bool(plan.z_steps) and not self._in_order
-        self._ledger = Ledger(plan) if waits else None
+        self._resumed = before is not None
         try:
             root.keep()
         except BaseException:  # an interrupt while a large dataset is deleted
@@ -155,7 +171,9 @@ class Stream:
         with self._lock:
             self._check_open()
             self._put(self._next, frame, metadata, started, copy)
-            self._next += 1  # last, so that a frame that was refused keeps its slot and can be sent again
+            self._next = self._gate.free_from(
+                self._next + 1
+            )  # last, so that a frame that was refused keeps its slot and can be sent again
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def extend(
@@ -234,6 +252,7 @@ class Stream:
                     self._writer.drain()
                 self._counters.frames_skipped += len(numbers)
                 self._next = stop
+            self._next = self._gate.free_from(self._next)
 
     def flush(self) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
@@ -312,7 +331,7 @@ class Stream:
                     self._writer.submit(ready)
                 record = Record(self._next, now, text, self._checksum(frame, copy))
                 jobs += self._take(record, frame, started, copy)
-                self._next += 1
+                self._next = self._gate.free_from(self._next + 1)
         finally:
             self._writer.submit(jobs)
 
@@ -390,7 +409,7 @@ class Stream:
         interrupt: KeyboardInterrupt | None = None
         steps = (
             self._hand_over, self._writer.close, self._delivery.finish, self._close_arrays, self._log.close,
-            self._write_documents,
+            self._write_documents, self._root.lock.release,
         )  # fmt: skip
         for step in steps:
             try:
@@ -415,18 +434,32 @@ class Stream:
         finally:
             self._sink.close()
 
-    def _write_documents(self) -> None:
+    def _mend(self, root: OldRoot) -> Dataset:
+        """What the last stream left, after it was made whole; from now on it is being written again."""
+        _, dataset = prepare(self._plan.root, root.lock.previous, trim=False)
+        root.lock.claim()
+        self._metadata.adopt(dataset.attributes)
+        self._metadata.go_on()
+        return dataset
+
+    def _counts(self) -> dict[str, int]:
+        """Frames by what became of them, in this stream and those before it."""
+        if self._resumed:
+            return History(self._plan).count()
         stats = self.stats
-        counts = {
+        return {
             "written": stats.frames_written,
             "skipped": stats.frames_skipped,
             "dropped": stats.frames_dropped,
             "failed": stats.frames_failed,
         }
+
+    def _write_documents(self) -> None:
+        stats, counts = self.stats, self._counts()
         total = self._plan.n_frames
         # Of an unbounded acquisition only what was accepted can be missing: an interrupt came in between.
         missing = stats.frames_waiting if total is None else total - sum(counts.values())
-        whole = self._writer.error is None and not stats.frames_dropped and not missing
+        whole = self._writer.error is None and not counts["dropped"] and not missing
         self._metadata.finish(
             status="complete" if whole else "incomplete",
             counts={**counts, "missing": missing},

@@ -97,9 +97,7 @@ class Dataset:
     def exact(self, arrays: dict[int, Planes | str], numbers: Iterable[int]) -> set[int]:
         """Which of the frames are there as they were sent, at every level that a frame has by itself."""
         n_levels = 1 if self.settings.downscale_z else len(self.plan.images[0].arrays)
-        return {
-            number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))
-        }
+        return {number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))}
 
     def wrong_pairs(self, arrays: dict[int, Planes | str], numbers: Collection[int]) -> list[int]:
         """Of `downscale_z`: planes of level 1 whose two planes are both among the frames, and which are not theirs."""
@@ -126,7 +124,9 @@ class Dataset:
         for array in [self.plan.arrays[number] for number in self.plan.images[image].arrays]:
             halved = [i >> (array.level * (axis == self.settings.halved_z)) for axis, i in enumerate(index)]
             place = [i // size for i, size in zip(halved, array.file_shape, strict=False)]
-            grid = [range(-(-size // step)) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)]
+            grid = [
+                range(-(-size // step)) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)
+            ]
             for tile in product(*grid):
                 path = self.root / array.path / "c"
                 files.append((path.joinpath(*map(str, (*place, *tile))), chunks_of_a_file(array)))

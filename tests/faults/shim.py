@@ -1,9 +1,9 @@
 """System calls that fail, come half way, come late or are written down: the Python side of `shim.c`.
 
-    control = Control.create(tmp_path / "control")
-    environment = preloaded(library, tmp_path / "control")       # for the process under test
-    control.set(root, [Op.WRITE], match="/c")                    # only counts
-    control.set(root, [Op.WRITE], mode=Mode.FAIL_ONCE, nth=3, error=errno.EIO)
+control = Control.create(tmp_path / "control")
+environment = preloaded(library, tmp_path / "control")       # for the process under test
+control.set(root, [Op.WRITE], match="/c")                    # only counts
+control.set(root, [Op.WRITE], mode=Mode.FAIL_ONCE, nth=3, error=errno.EIO)
 """
 
 from __future__ import annotations
