@@ -33,7 +33,6 @@ Piece = tuple[int, bytes | memoryview]
 Move = tuple[int, int, int]  # from one offset to another, so many bytes
 _WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
 _MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
-_PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
 
 
 class ShardFile(ABC):
@@ -248,13 +247,23 @@ class TailShard(ShardFile):
 
     capacity  bytes that the chunks can take at the most
     n_publish how often the index can move before it is written over where it is
+    every_s   seconds between two indexes while chunks come all the time
     sparse    False on file systems that would store the zeros: then the index lies behind the chunks, and is valid
               after `flush` and `finish` only
     resumes   whether to go on with the file that may be there
     """
 
     def __init__(
-        self, path: Path, *, n_chunks: int, capacity: int, n_publish: int, n_blocks: int, sparse: bool, resumes: bool
+        self,
+        path: Path,
+        *,
+        n_chunks: int,
+        capacity: int,
+        n_publish: int,
+        n_blocks: int,
+        every_s: float,
+        sparse: bool,
+        resumes: bool,
     ) -> None:
         super().__init__(path, n_blocks)
         self._index = np.full((n_chunks, 2), MISSING, np.uint64)
@@ -263,6 +272,7 @@ class TailShard(ShardFile):
         self._sparse = sparse
         self._allocated = 0 if sparse else capacity  # bytes, from the start
         self._capacity = capacity
+        self._every_s = every_s
         self._dirty = False
         self._published_at = 0.0
         moved = self._take_over() if resumes and path.exists() else None
@@ -282,7 +292,7 @@ class TailShard(ShardFile):
                 at += len(data)
             self._tail = end
             self._dirty = True
-            if self._sparse and monotonic() - self._published_at >= _PUBLISH_EVERY_S:
+            if self._sparse and monotonic() - self._published_at >= self._every_s:
                 self.flush()
 
     def _take_over(self) -> list[Move]:

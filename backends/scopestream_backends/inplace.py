@@ -35,6 +35,7 @@ from scopestream_backends._files import (
 )
 from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard
 
+_PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
 _SHUFFLE = {"none": blosc.NOSHUFFLE, "byte": blosc.SHUFFLE, "bit": blosc.BITSHUFFLE}
 Key = tuple[int, ...]  # (array, file along each axis)
@@ -285,8 +286,11 @@ class InplaceSink:
         largest = geometry.chunk_bytes + geometry.chunk_bytes // 128 + 1024  # bound of blosc and zstd
         return TailShard(
             path, n_chunks=geometry.n_chunks, capacity=geometry.n_chunks * times * largest,
-            n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks, sparse=self._sparse,
-            resumes=self._resumes,
+            n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks,
+            # After a kill, chunks that no index names are found by the checksum of the frame that they make up. Of a
+            # frame in several files nobody knows which chunks go together.
+            every_s=_PUBLISH_EVERY_S if geometry.files == (1, 1) else 0.0,
+            sparse=self._sparse, resumes=self._resumes,
         )  # fmt: skip
 
     def _came(self, key: Key, n_blocks: int) -> None:

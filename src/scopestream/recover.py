@@ -75,8 +75,7 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
         return _outcome(dataset, dataset, repairs, complete_levels(dataset, repairs.stale, dry_run=True), dry_run=True)
     lock = DatasetLock(root)
     try:
-        repairs, after = prepare(root, lock.previous, trim=True, on_file=on_file)
-        n_levels = complete_levels(after, repairs.stale, dry_run=False)
+        repairs, after, n_levels = prepare(root, lock.previous, trim=True, on_file=on_file)
         outcome = _outcome(dataset, after, repairs, n_levels, dry_run=False)
         if outcome.changed:
             _write_documents(after, outcome)

@@ -12,33 +12,33 @@ from scopestream.contract import ResumingBackend, Sink
 from scopestream.dataset import Dataset
 from scopestream.errors import BackendNotFoundError
 from scopestream.levels import next_levels
-from scopestream.plan import LayoutPlan
+from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.planning import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
 from scopestream.restore import Blocks, Key
 from scopestream.stack import Stack
-from scopestream.stored import Index
+from scopestream.stored import Index, StoredArray
 
 
 def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry_run: bool) -> int:
     """Compute what a crash left out of the coarser levels; returns how many blocks of the finest one it took.
 
-    A block is logged after all its levels were stored, unless z is halved too: then a plane waits in memory for the
-    next one, and a crash loses what becomes of both.
+    A frame is logged after all its levels were stored, but an index may not have named them yet. And where z is halved
+    too, a plane waits in memory for the next one, and a crash loses what becomes of both.
 
     stale  files of coarser levels that are gone: number of the array, and of the file along each axis
     """
     crashed = dataset.state.get("status") == "recording"
-    waited = crashed and dataset.plan.settings.halved_z is not None and len(dataset.plan.images[0].arrays) > 1
-    if not waited and not stale:
+    if len(dataset.plan.images[0].arrays) == 1 or not (crashed or stale):
         return 0
     backend = _backend(dataset.settings.backend)
     plan = replace(make_plan(dataset.settings, backend), backend=backend.name)
-    blocks = Blocks(dataset, plan, single_frames=bool(stale))
+    blocks, levels = Blocks(dataset, plan), _Levels(dataset, plan, stale)
     columns = [
         column
         for column in blocks.columns()
-        if (waited and not blocks.is_whole(column)) or any(_overlaps(plan, column[0], *file) for file in stale)
+        if levels.are_gone(column[0])
+        or (crashed and ((plan.z_steps and not blocks.is_whole(column)) or levels.lack(blocks, column)))
     ]
     n_blocks = sum(map(len, columns))
     if columns and not dry_run:
@@ -83,17 +83,50 @@ def _pixels(blocks: Blocks, columns: Sequence[Sequence[Key]]) -> Iterator[tuple[
                 yield key, data
 
 
-def _overlaps(plan: LayoutPlan, key: Key, number: int, file: Index) -> bool:
-    """Whether a block, or others of its column, has a part in a file of a coarser level."""
-    array, (image, origin) = plan.arrays[number], key
-    if array.image != image:
+class _Levels:
+    """What there is of the coarser levels.
+
+    stale  as for `complete_levels`
+    """
+
+    def __init__(self, dataset: Dataset, plan: LayoutPlan, stale: Sequence[tuple[int, Index]]) -> None:
+        self._dataset, self._plan, self._stale = dataset, plan, stale
+        self._extent = plan.arrays[0].block_extent(plan.unit)
+        self._halved = plan.settings.halved_z
+        self._stored: dict[int, StoredArray] = {}
+
+    def are_gone(self, key: Key) -> bool:
+        """Whether a block, or others of its column, had a part in a file of a coarser level that is gone."""
+        return any(
+            self._plan.arrays[number].image == key[0] and self._overlaps(key[1], file, self._plan.arrays[number])
+            for number, file in self._stale
+        )
+
+    def lack(self, blocks: Blocks, column: Sequence[Key]) -> bool:
+        """Whether chunks are missing that a column with frames should have; they may have been zeros, too."""
+        for image, place in column:
+            for index, is_there in blocks.frames((image, place)):
+                if is_there and any(self._lacks(number, index) for number in self._plan.images[image].arrays[1:]):
+                    return True
         return False
-    extent = plan.arrays[0].block_extent(plan.unit)
-    halved = plan.settings.halved_z
-    return all(
-        axis == halved or (first < (i + 1) * span and first + size > i * span)
-        for axis, (first, size, i, span) in enumerate(zip(origin, extent, file, array.file_shape, strict=False))
-    )
+
+    def _lacks(self, number: int, index: Index) -> bool:
+        """Whether a coarser level lacks chunks of the frame that is at `index` of the finest one."""
+        stored = self._stored.get(number)
+        if stored is None:
+            stored = self._stored[number] = self._dataset.stored(number, lambda _: None)
+        at = [i >> stored.array.level if axis == self._halved else i for axis, i in enumerate(index)]
+        # Levels may be halved on when z has one plane left.
+        at = [min(i, end - 1) for i, end in zip(at, stored.ends, strict=True)]
+        return stored.lacks_chunks(tuple([i // d * d for i, d in zip(at, stored.geometry.depth, strict=True)]))
+
+    def _overlaps(self, origin: Index, file: Index, array: ArrayPlan) -> bool:
+        return all(
+            axis == self._halved or (first < (i + 1) * span and first + size > i * span)
+            for axis, (first, size, i, span) in enumerate(
+                zip(origin, self._extent, file, array.file_shape, strict=False)
+            )
+        )
 
 
 def _backend(name: str) -> ResumingBackend:

@@ -25,40 +25,46 @@ Key = tuple[int, Index]  # image, and place of a block without the frame
 class Blocks:
     """Blocks of the finest level, in the unit of the plan, of which frames are settled: there, or known not to come.
 
-    plan           of the stream that goes on, with the layout of the dataset
-    single_frames  whether to list them where a block is a single frame, too, and stands for itself
+    plan  of the stream that goes on, with the layout of the dataset
     """
 
-    def __init__(self, dataset: Dataset, plan: LayoutPlan, *, single_frames: bool = False) -> None:
+    def __init__(self, dataset: Dataset, plan: LayoutPlan) -> None:
         self._dataset, self._plan = dataset, plan
         self._array = plan.arrays[0]
         self._extent = self._array.block_extent(plan.unit)
         self._tiler = Tiler(self._array.frame_shape, self._array.tile)
         history = dataset.history
         settled, written = ~history.are("failed"), history.are("written")
-        # By block: the frames that are settled, and whether their pixels are there.
-        self.frames: dict[Key, list[tuple[Index, bool]]] = {}
-        if prod(self._extent) == 1 and not plan.z_steps and not single_frames:
+        # By block: the frames that are settled, and whether their pixels are there. Where blocks have nothing to do
+        # with one another each is a frame that is there, and there may be millions.
+        self._frames: dict[Key, list[tuple[Index, bool]]] = {}
+        self._lengths = dataset.lengths()
+        self._alone = prod(self._extent) == 1 and not plan.z_steps
+        if self._alone:
             return
         for number, is_there in zip(history.numbers[settled].tolist(), written[settled].tolist(), strict=True):
             image, index = dataset.route.locate(number)
             origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
-            self.frames.setdefault((image, origin), []).append((index, is_there))
+            self._frames.setdefault((image, origin), []).append((index, is_there))
 
     def partial(self) -> Iterator[Key]:
         """Blocks of which frames are still to come."""
-        return (key for key, frames in self.frames.items() if len(frames) < self._n_frames(key[1]))
+        return (key for key, frames in self._frames.items() if len(frames) < self._n_frames(key[1]))
+
+    def frames(self, key: Key) -> list[tuple[Index, bool]]:
+        """The frames of a block that are settled, and whether their pixels are there."""
+        return [(key[1], True)] if self._alone else self._frames[key]
 
     def whole(self, column: Sequence[Key]) -> Iterator[Key]:
         """Blocks of a column of which every frame is settled."""
-        return (key for key in column if len(self.frames[key]) == self._n_frames(key[1]))
+        return (key for key in column if len(self.frames(key)) == self._n_frames(key[1]))
 
     def pixels(self, key: Key) -> np.ndarray | None:
         """The block as the backend takes it, zeros where frames are not there; None where none is.
 
         Raises DatasetError when the disk does not have them.
         """
-        there = [index for index, is_there in self.frames[key] if is_there]
+        there = [index for index, is_there in self.frames(key) if is_there]
         if not there:
             return None
         image, origin = key
@@ -89,12 +95,16 @@ class Blocks:
 
     def columns(self) -> Iterator[list[Key]]:
         """Blocks that go together from level to level: those that differ in z only, where z is halved; else one."""
+        if self._alone:
+            for number in self._dataset.history.numbers[self._dataset.history.are("written")].tolist():
+                yield [self._dataset.route.locate(number)]
+            return
         steps = self._plan.z_steps
         if not steps:
-            yield from ([key] for key in self.frames)
+            yield from ([key] for key in self._frames)
             return
         columns: dict[tuple[int, Index], list[Key]] = {}
-        for image, origin in self.frames:
+        for image, origin in self._frames:
             place = (*origin[: steps[0].axis], -1, *origin[steps[0].axis + 1 :])
             columns.setdefault((image, place), []).append((image, origin))
         yield from columns.values()
@@ -106,7 +116,7 @@ class Blocks:
 
     def is_whole(self, column: Sequence[Key]) -> bool:
         """Whether every frame of a column is there, so that its coarser levels are, too."""
-        return self.is_settled(column) and all(is_there for key in column for _, is_there in self.frames[key])
+        return self.is_settled(column) and all(is_there for key in column for _, is_there in self.frames(key))
 
     def sample(self, contrast: Contrast, channel_step: tuple[int, int]) -> None:
         """Let `contrast` see frames of every channel, spread over the acquisition."""
@@ -133,8 +143,7 @@ class Blocks:
     def _bounds(self, image: int) -> Index:
         if not self._array.growable:
             return self._ends
-        length = 1 + max(index[0] for key, frames in self.frames.items() if key[0] == image for index, _ in frames)
-        return (length, *self._ends[1:])
+        return (self._lengths[image], *self._ends[1:])
 
 
 def restore(
@@ -154,16 +163,13 @@ def restore(
         gate.restore(number)
     blocks = Blocks(dataset, plan)
     for key in blocks.partial():
-        image, frames = key[0], blocks.frames[key]
+        image, frames = key[0], blocks.frames(key)
         for index, frame in blocks.read(image, [index for index, is_there in frames if is_there]):
             assembler.restore(image, index, frame)
         for index in [index for index, is_there in frames if not is_there]:
             assembler.restore(image, index, None)
-    crashed = dataset.state.get("status") == "recording"
     for column in blocks.columns() if plan.z_steps else ():
-        if blocks.is_settled(column) and not (crashed and not blocks.is_whole(column)):
-            continue
-        for image, place in blocks.whole(column):
+        for image, place in () if blocks.is_settled(column) else blocks.whole(column):
             origin = (*place, 0, 0)
             delivery.restore(image, origin, blocks.pixels((image, place)))
             if ledger is not None:

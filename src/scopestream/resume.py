@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from time import time
@@ -13,6 +14,7 @@ from scopestream.dataset import Dataset, open_dataset, stored_settings
 from scopestream.errors import ResumeError
 from scopestream.framelog import FrameLog, Record
 from scopestream.lock import boot_id
+from scopestream.relevel import complete_levels
 from scopestream.repair import Repairs, repair
 from scopestream.settings import AcquisitionSettings
 
@@ -51,8 +53,10 @@ def resumed_settings(settings: AcquisitionSettings) -> AcquisitionSettings:
 
 def prepare(
     root: Path, owner: dict[str, Any], *, trim: bool, on_file: Callable[[], object] = lambda: None
-) -> tuple[Repairs, Dataset]:
-    """Mend what the last stream left, log which frames are lost, and open what there is then.
+) -> tuple[Repairs, Dataset, int]:
+    """Mend what the last stream left, log which frames are lost, complete the levels, and open what there is then.
+
+    Returns with the dataset what was mended, and the number of blocks whose levels were computed.
 
     owner    who wrote last, as its lock told; the caller has the lock now
     trim     and `on_file` as for `repair`
@@ -60,10 +64,10 @@ def prepare(
     """
     dataset = open_dataset(root)
     repairs = repair(dataset, in_doubt=in_doubt(dataset, owner), trim=trim, dry_run=False, on_file=on_file)
-    if not len(repairs.lost):
-        return repairs, dataset
-    _log_lost(dataset, repairs)
-    return repairs, open_dataset(root)
+    if len(repairs.lost):
+        _log_lost(dataset, repairs)
+        dataset = open_dataset(root)
+    return repairs, dataset, complete_levels(dataset, repairs.stale, dry_run=False)
 
 
 def in_doubt(dataset: Dataset, owner: dict[str, Any]) -> np.ndarray:
@@ -84,7 +88,7 @@ def _log_lost(dataset: Dataset, repairs: Repairs) -> None:
     log = FrameLog(dataset.plan, dataset.route)
     try:
         numbers = dataset.history.numbers[repairs.lost].tolist()
-        log.add([Record(number, time(), None) for number in numbers], "failed", "lost in a crash")
+        log.add([Record(number, time(), None) for number in numbers], "failed", json.dumps("lost in a crash"))
     finally:
         log.close()
 

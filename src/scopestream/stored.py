@@ -29,6 +29,8 @@ Index = tuple[int, ...]
 class StoredArray:
     """One array. Safe from several threads.
 
+    ends        of the axes before the frame, 2^62 where one grows
+
     folder      of the array
     on_problem  told in a sentence what is wrong with a file
     """
@@ -40,7 +42,7 @@ class StoredArray:
         self._on_problem = on_problem
         self._decode = decoder(array)
         self._before = len(array.axes) - 2
-        self._ends = tuple(
+        self.ends = tuple(
             1 << 62 if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[: self._before])
         )
         # A compressed chunk is at most a little larger than its pixels.
@@ -70,7 +72,7 @@ class StoredArray:
     def origins(self, group: Index) -> Iterator[Index]:
         """The first frame of every layer of chunks in the files of a group, within the array."""
         ranges = []
-        for i, span, depth, end in zip(group, self.geometry.span, self.geometry.depth, self._ends, strict=True):
+        for i, span, depth, end in zip(group, self.geometry.span, self.geometry.depth, self.ends, strict=True):
             ranges.append(range(i * span, min((i + 1) * span, end), depth))
         yield from product(*ranges)
 
@@ -118,7 +120,7 @@ class StoredArray:
     def places(self, origin: Index) -> Iterator[Index]:
         """Of every frame of a layer that is in the array; the others are padding."""
         ranges = [
-            range(o, min(o + depth, end)) for o, depth, end in zip(origin, self.geometry.depth, self._ends, strict=True)
+            range(o, min(o + depth, end)) for o, depth, end in zip(origin, self.geometry.depth, self.ends, strict=True)
         ]
         return product(*ranges)
 

@@ -436,7 +436,7 @@ class Stream:
 
     def _mend(self, root: OldRoot) -> Dataset:
         """What the last stream left, after it was made whole; from now on it is being written again."""
-        _, dataset = prepare(self._plan.root, root.lock.previous, trim=False)
+        _, dataset, _ = prepare(self._plan.root, root.lock.previous, trim=False)
         root.lock.claim()
         self._metadata.adopt(dataset.attributes)
         self._metadata.go_on()
