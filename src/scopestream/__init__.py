@@ -5,6 +5,7 @@ from importlib.metadata import version
 from scopestream.dimensions import Channel, Codec, Dimension, Plate, PlateAcquisition, Position
 from scopestream.errors import (
     BackendNotFoundError,
+    CloseTimeoutError,
     DatasetError,
     DatasetExistsError,
     FrameIndexError,
@@ -28,6 +29,7 @@ __version__ = version("scopestream")
 __all__ = [
     "AcquisitionSettings",
     "BackendNotFoundError",
+    "CloseTimeoutError",
     "Channel",
     "Codec",
     "DatasetError",

@@ -1,10 +1,15 @@
-"""Frames -> blocks of the unit that the backend writes without reading back. The only buffer of pixels."""
+"""Frames -> blocks of the unit that the backend writes without reading back. The only buffer of pixels.
+
+An interrupt may come between any two steps of the thread that appends. So a frame comes in by two calls: `add` copies
+it to where nobody looks yet, and `settle` makes it count. `settle` and all that follows may be done again, as often as
+it takes, and comes to the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,9 +18,10 @@ from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.tiles import Tiler
 
 Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
+Key = tuple[int, ...]  # image and origin of a block, without the last two axes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Block:
     """Frames that are stored together.
 
@@ -24,17 +30,30 @@ class Block:
     buffer   memory that `data` lies in; None until the first frame comes
     data     (..., Y, X), the frames that fit into the array
     filled   which of them arrived, without the last two axes
-    n_open   frames that neither arrived nor were skipped
-    records  of frames that arrived and are not stored yet
+    settled  numbers of frames that arrived or will not come
+    records  of frames that arrived and are not stored yet, by number
     """
 
     image: int
     origin: tuple[int, ...]
     filled: np.ndarray
-    n_open: int
     buffer: Buffer | None = None
     data: np.ndarray | None = None
-    records: list[Record] = field(default_factory=list)
+    settled: set[int] = field(default_factory=set)
+    records: dict[int, Record] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.settled) == self.filled.size
+
+
+class Gone(NamedTuple):
+    """Frames that will not come, as the log tells it."""
+
+    numbers: Sequence[int]
+    time_s: float
+    status: Literal["skipped", "dropped"]
+    reason: str | None
 
 
 class Job(NamedTuple):
@@ -44,6 +63,7 @@ class Job(NamedTuple):
     buffer    memory that is given back afterwards; None when the block stays open, or is of the caller
     is_lent   the memory is of the caller, who must leave it alone until the job is stored
     is_final  False when the block comes again with more frames
+    gone      when given, the only thing to do is to log it
     """
 
     image: int
@@ -54,6 +74,18 @@ class Job(NamedTuple):
     is_tiled: bool = False
     is_lent: bool = False
     is_final: bool = True
+    gone: Gone | None = None
+
+
+class Piece(NamedTuple):
+    """A frame that lies in its block, but does not count yet."""
+
+    key: Key
+    block: Block
+    local: tuple[int, ...]
+    record: Record
+    data: np.ndarray
+    buffer: Buffer
 
 
 class Assembler:
@@ -81,12 +113,12 @@ class Assembler:
         self._tells_empty = bool(plan.z_steps)  # where other blocks wait for one that will not come
         self._borrow = borrow
         self._lend = lend
-        self._blocks: dict[tuple[int, ...], Block] = {}
+        self._blocks: dict[Key, Block] = {}
 
     def add(
         self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record, *, copy: bool = True
-    ) -> Job | None:
-        """Copy one frame into its block; returns the block once it is complete.
+    ) -> Job | Piece:
+        """Copy one frame to its place: the block, where it is just that frame, or what `settle` needs.
 
         The frame has the shape and dtype of the plan, in any byte order or layout. With `copy=False` its memory itself
         is passed on where a block is one frame and the memory is as the backend wants it. Raises what `borrow` and
@@ -95,54 +127,99 @@ class Assembler:
         if self._single_frames:
             if not copy and self.can_lend(frame):
                 self._lend()
-                data = frame.reshape(self._lent_shape)
-                return Job(image, (*index, 0, 0), data, [record], None, self._is_one_tile, is_lent=True)
+                lent = frame.reshape(self._lent_shape)
+                return Job(image, (*index, 0, 0), lent, [record], None, self._is_one_tile, is_lent=True)
             return self._pass_on(image, index, frame, record)
-        key, block = self._find(image, index)
-        self._put(block, index, frame)
-        self._blocks[key] = block
-        block.records.append(record)
-        return self._close_one(key, block)
+        key = self._key(image, index)
+        block = self._blocks.get(key) or self._new_block(key)
+        buffer, data = block.buffer, block.data
+        if data is None or buffer is None:
+            buffer = self._borrow()
+            data = np.ndarray(block.filled.shape + self._frame_shape, self._dtype, buffer)
+        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
+        data[local] = frame
+        return Piece(key, block, local, record, data, buffer)
 
     def can_lend(self, frame: np.ndarray) -> bool:
         """Whether that frame may stay in the memory of the caller when it is added with `copy=False`."""
         return self._single_frames and frame.flags.c_contiguous and frame.dtype.isnative
 
-    def restore(self, image: int, index: tuple[int, ...], frame: np.ndarray | None) -> None:
+    def settle(self, piece: Piece) -> Job | None:
+        """Let a frame count that `add` returned; returns its block once it is complete."""
+        key, block, local, record, data, buffer = piece
+        block.buffer, block.data = buffer, data
+        self._blocks[key] = block
+        block.filled[local] = True
+        block.records[record.number] = record
+        block.settled.add(record.number)
+        return self._job_of(key, block) if block.is_complete else None
+
+    def restore(self, number: int, image: int, index: tuple[int, ...], frame: np.ndarray | None) -> None:
         """A frame of an unfinished block that was settled before this stream: stored, or None when it will not come.
 
         It is stored again with its block. Raises what `borrow` raises.
         """
-        key, block = self._find(image, index)
-        if frame is not None:
-            self._put(block, index, frame)
-        self._blocks[key] = block
-        block.n_open -= 1
+        key = self._key(image, index)
+        block = self._blocks[key] = self._blocks.get(key) or self._new_block(key)
+        block.settled.add(number)
+        if frame is None:
+            return
+        if block.data is None:
+            block.buffer = self._borrow()
+            block.data = np.ndarray(block.filled.shape + self._frame_shape, self._dtype, block.buffer)
+        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
+        block.data[local] = frame
+        block.filled[local] = True
 
-    def leave_out(self, image: int, index: tuple[int, ...]) -> Job | None:
-        """A frame that will not come; returns its block when nothing else is awaited there.
+    def leave_out(
+        self, number: int, image: int, index: tuple[int, ...], blocks: dict[Key, Block], complete: dict[Key, Job]
+    ) -> None:
+        """A frame that will not come.
 
-        A block without any frame is returned only where z is halved from level to level.
+        blocks    is given every block that such frames belong to, and looked into first
+        complete  is given the block when nothing else is awaited there; one without any frame only where z is halved
+                  from level to level
         """
+        key = self._key(image, index)
         if self._single_frames:
-            return self._empty(image, (*index, 0, 0))
-        key, block = self._find(image, index)
+            if self._tells_empty:
+                complete.setdefault(key, _empty(image, (*index, 0, 0)))
+            return
+        block = blocks[key] = blocks.get(key) or self._blocks.get(key) or self._new_block(key)
         self._blocks[key] = block
-        return self._close_one(key, block)
+        block.settled.add(number)
+        if block.is_complete:
+            job = self._job_of(key, block)
+            if job is not None:
+                complete.setdefault(key, job)
 
-    def partial(self) -> Iterator[Job]:
-        """Blocks with frames that are not stored yet, as they are now; they stay open and keep their memory."""
-        for block in self._blocks.values():
-            if block.records:
-                yield self._job(block, keep=True)
-                block.records = []
+    def unstored(self) -> list[tuple[Block, Job]]:
+        """Blocks with frames that are not stored yet, as they are now; they stay open and keep their memory.
 
-    def finish(self) -> Iterator[Job]:
-        """Every open block that holds a frame, for the last time."""
-        while self._blocks:
-            _, block = self._blocks.popitem()
-            if block.data is not None:
-                yield self._job(block, keep=False)
+        `stored` says that they were handed over.
+        """
+        return [(block, self._job(block, keep=True)) for block in self._blocks.values() if block.records]
+
+    @staticmethod
+    def stored(blocks: Sequence[Block]) -> None:
+        """The frames of these blocks that came until now are dealt with."""
+        for block in blocks:
+            block.records = {}
+
+    def last(self) -> list[Job]:
+        """Every open block that holds a frame, for the last time; `clear` says that they were handed over."""
+        return [self._job(block, keep=False) for block in self._blocks.values() if block.data is not None]
+
+    def clear(self) -> None:
+        """No block is open any more."""
+        self._blocks = {}
+
+    @property
+    def n_buffers(self) -> int:
+        """Blocks that hold memory."""
+        return sum(block.buffer is not None for block in self._blocks.values())
+
+    # -- inside -----------------------------------------------------------------------------------------------------
 
     def _pass_on(self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record) -> Job:
         buffer = self._borrow()
@@ -154,35 +231,20 @@ class Assembler:
             self._tiler.cut(frame, data)
         return Job(image, (*index, 0, 0), data, [record], buffer, self._tiler is not None)
 
-    def _put(self, block: Block, index: tuple[int, ...], frame: np.ndarray) -> None:
-        if block.data is None:
-            block.buffer = self._borrow()
-            block.data = np.ndarray((*block.filled.shape, *self._frame_shape), self._dtype, block.buffer)
-        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
-        block.data[local] = frame
-        block.filled[local] = True
+    def _key(self, image: int, index: tuple[int, ...]) -> Key:
+        return (image, *[i // e * e for i, e in zip(index, self._extent, strict=True)])
 
-    def _find(self, image: int, index: tuple[int, ...]) -> tuple[tuple[int, ...], Block]:
-        origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
-        key = (image, *origin)
-        block = self._blocks.get(key)
-        if block is None:
-            shape = tuple(
-                [e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)]
-            )
-            filled = np.zeros(shape, bool)
-            block = Block(image=image, origin=(*origin, 0, 0), filled=filled, n_open=filled.size)
-        return key, block
+    def _new_block(self, key: Key) -> Block:
+        image, *origin = key
+        shape = [e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)]
+        return Block(image=image, origin=(*origin, 0, 0), filled=np.zeros(shape, bool))
 
-    def _close_one(self, key: tuple[int, ...], block: Block) -> Job | None:
-        block.n_open -= 1
-        if block.n_open:
-            return None
-        del self._blocks[key]
-        return self._empty(block.image, block.origin) if block.data is None else self._job(block, keep=False)
-
-    def _empty(self, image: int, origin: tuple[int, ...]) -> Job | None:
-        return Job(image, origin, None, [], None) if self._tells_empty else None
+    def _job_of(self, key: Key, block: Block) -> Job | None:
+        """Of a complete block."""
+        self._blocks.pop(key, None)
+        if block.data is not None:
+            return self._job(block, keep=False)
+        return _empty(block.image, block.origin) if self._tells_empty else None
 
     def _job(self, block: Block, *, keep: bool) -> Job:
         assert block.data is not None, "a block that is handed over holds a frame"
@@ -192,4 +254,9 @@ class Assembler:
             data, filled = data[:length], filled[:length]
         if not filled.all():
             data[~filled] = 0  # the memory held other frames before
-        return Job(block.image, block.origin, data, block.records, None if keep else block.buffer, is_final=not keep)
+        records = list(block.records.values())
+        return Job(block.image, block.origin, data, records, None if keep else block.buffer, is_final=not keep)
+
+
+def _empty(image: int, origin: tuple[int, ...]) -> Job:
+    return Job(image, origin, None, [], None)

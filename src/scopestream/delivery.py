@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from typing import cast
@@ -14,6 +14,7 @@ from scopestream.assemble import Job
 from scopestream.checksum import crc32c
 from scopestream.contract import Backend, BatchSink, Block, Sink
 from scopestream.contrast import Contrast
+from scopestream.failures import Failures
 from scopestream.framelog import FrameLog, Record
 from scopestream.levels import NextLevel, next_levels
 from scopestream.memory import page_aligned
@@ -29,7 +30,14 @@ class Delivery:
     """Stores jobs. `store` runs on writer threads, several at once where the backend allows it."""
 
     def __init__(
-        self, plan: LayoutPlan, route: Route, backend: Backend, sink: Sink, log: FrameLog, counters: Counters
+        self,
+        plan: LayoutPlan,
+        route: Route,
+        backend: Backend,
+        sink: Sink,
+        log: FrameLog,
+        counters: Counters,
+        failures: Failures,
     ) -> None:
         can = backend.capabilities
         self._plan = plan
@@ -37,6 +45,7 @@ class Delivery:
         self._sink = sink
         self._log = log
         self._counters = counters
+        self._failures = failures
         self._locate = route.locate
         self._levels: Sequence[tuple[int, ...]] = [image.arrays for image in plan.images]
         self._growable = plan.arrays[0].growable
@@ -77,7 +86,7 @@ class Delivery:
             raise first
 
     def publish(self) -> None:
-        """Let other programs see what was stored; called by the stream's flush and by idle writer threads."""
+        """Let other programs see what was stored; on a writer thread, for `flush` and when no frame comes."""
         with self._publishing:
             self._sink.flush()
 
@@ -91,7 +100,19 @@ class Delivery:
         if self._stack is not None:
             self._stack.finish()
 
+    def close(self, lengths: Mapping[int, int]) -> None:
+        """Close the sink. `lengths` are those of the first axis by array, where it is growable."""
+        try:
+            for array, length in lengths.items():
+                self._sink.extend(array, length)
+        finally:
+            self._sink.close()
+
     def _store_one(self, job: Job) -> None:
+        if job.gone is not None:
+            numbers, time_s, status, reason = job.gone
+            self._log.add([Record(number, time_s, None) for number in numbers], status, reason)
+            return
         if job.data is None:
             assert self._stack is not None, "otherwise nobody waits for frames"
             self._stack.add(0, job.image, job.origin, None)
@@ -121,6 +142,7 @@ class Delivery:
 
     def _failed(self, records: Sequence[Record]) -> None:
         self._counters.failed(records)
+        self._failures.add_frames(records)
         with suppress(OSError):  # a full disk takes no lines either; the first error is the one to tell
             self._log.add(records, "failed")
 

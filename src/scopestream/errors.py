@@ -52,11 +52,33 @@ class StreamFullError(ScopestreamError, BlockingIOError):
 
 
 class StreamClosedError(ScopestreamError, ValueError):
-    """The stream was closed before this call."""
+    """The stream was closed before this call, or belongs to the process that this one was forked from."""
 
 
 class WriteError(ScopestreamError, OSError):
-    """Frames that were accepted could not be stored. `__cause__` is what the backend raised."""
+    """Frames that were accepted could not be stored. `__cause__` is what went wrong first; later errors are notes.
+
+    n_safe  frames that are stored
+    failed  (first, last) of each run of frames that could not be stored, numbers in acquisition order
+    """
+
+    def __init__(self, message: str = "", *, n_safe: int = 0, failed: tuple[tuple[int, int], ...] = ()) -> None:
+        super().__init__(message)
+        self.n_safe = n_safe
+        self.failed = failed
+
+
+class CloseTimeoutError(ScopestreamError, TimeoutError):
+    """`close(timeout)` gave up waiting; the work goes on, and `close` may be called again to wait for it.
+
+    n_safe   frames that are stored
+    waiting  (first, last) of each run of frames that wait to be stored, numbers in acquisition order
+    """
+
+    def __init__(self, message: str = "", *, n_safe: int = 0, waiting: tuple[tuple[int, int], ...] = ()) -> None:
+        super().__init__(message)
+        self.n_safe = n_safe
+        self.waiting = waiting
 
 
 class ResumeError(ScopestreamError, ValueError):

@@ -9,10 +9,11 @@ from itertools import count
 from pathlib import Path
 
 from scopestream import credentials
+from scopestream.dataset import Dataset
 from scopestream.errors import DatasetExistsError, PlanError
 from scopestream.lock import DatasetLock, check_not_busy
 from scopestream.overwrite import check_replaceable
-from scopestream.resume import resumed_settings
+from scopestream.resume import prepare, resumed_settings
 from scopestream.settings import AcquisitionSettings
 
 
@@ -123,7 +124,14 @@ class OldRoot:
     """
 
     def __init__(self, settings: AcquisitionSettings) -> None:
-        self.lock = DatasetLock(Path(settings.path))
+        self._root = Path(settings.path)
+        self.lock = DatasetLock(self._root)
+
+    def mend(self) -> Dataset:
+        """What the last stream left, after it was made whole. From now on what is written is ours."""
+        _, dataset, _ = prepare(self._root, self.lock.previous, trim=False)
+        self.lock.claim()
+        return dataset
 
     def keep(self) -> None:
         """It is there."""

@@ -116,7 +116,8 @@ class Gate:
     def took(self, number: int, image: int, index: tuple[int, ...]) -> None:
         """That place is taken: by a frame, or because none will come."""
         self.taken.add(number)
-        self._last_of_image[image] = max(number, self._last_of_image[image])
+        if number > self._last_of_image[image]:
+            self._last_of_image[image] = number
         if index and index[0] >= self.lengths[image]:
             self.lengths[image] = index[0] + 1
 

@@ -20,6 +20,8 @@ class Ledger:
         self._extent = plan.arrays[0].block_extent(plan.unit)
         self._waiting: set[Key] = set()
         self._held = 0
+        # What the last block changes: (image, origin), keys that wait from now on, keys that do not, bytes held then.
+        self._last: tuple[tuple[int, Index] | None, list[Key], list[Key], int] = (None, [], [], 0)
 
     def check(self, image: int, index: Index) -> None:
         """Raise MemoryLimitError when the block of the frame at `index` could not wait for its counterpart."""
@@ -40,14 +42,22 @@ class Ledger:
         )
 
     def add(self, image: int, origin: Index) -> None:
-        """The block of level 0 at `origin` is complete, or will not come."""
+        """The block of level 0 at `origin` is complete, or will not come. May be said again until the next one is."""
+        if self._last[0] != (image, origin):
+            self._last = self._changes(image, origin)
+        _, comes, goes, held = self._last
+        self._waiting.update(comes)
+        self._waiting.difference_update(goes)
+        self._held = held
+
+    def _changes(self, image: int, origin: Index) -> tuple[tuple[int, Index], list[Key], list[Key], int]:
+        first, goes, held = (image, origin), list[Key](), self._held
         for level, step in enumerate(self._steps):
             key = (level, image, step.coarse_origin(origin))
             if step.n_parts(origin) == 2:
                 if key not in self._waiting:
-                    self._waiting.add(key)
-                    self._held += self._bytes[level]
-                    return
-                self._waiting.remove(key)
-                self._held -= self._bytes[level]
+                    return first, [key], goes, held + self._bytes[level]
+                goes.append(key)
+                held -= self._bytes[level]
             origin = key[2]
+        return first, [], goes, held

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
 
 _PAGE = 1 << 16
+_RANGES_IN_TEXT = 6  # more of them nobody reads
 
 
 class FrameSet:
@@ -26,6 +27,40 @@ class FrameSet:
         if page is None:
             page = self._pages[number // _PAGE] = bytearray(_PAGE)
         page[number % _PAGE] = 1
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """(first, last) of each run of numbers, ascending."""
+        found: list[tuple[int, int]] = []
+        for page_number, page in sorted(self._pages.items()):
+            at = page.find(1)
+            while at >= 0:
+                end = page.find(0, at) % (_PAGE + 1)  # -1, where the run goes on to the end of the page, becomes _PAGE
+                first, last = page_number * _PAGE + at, page_number * _PAGE + end - 1
+                if found and found[-1][1] == first - 1:
+                    first = found.pop()[0]
+                found.append((first, last))
+                at = page.find(1, end)
+        return found
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of ascending numbers."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def frames_text(ranges: Sequence[tuple[int, int]]) -> str:
+    """Runs of frames in words, the first few of many: frames 128 to 131 and 140."""
+    parts = [f"{first} to {last}" if last > first else f"{first}" for first, last in ranges[:_RANGES_IN_TEXT]]
+    if more := sum(last - first + 1 for first, last in ranges[_RANGES_IN_TEXT:]):
+        parts.append(f"{more} more")
+    is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
+    return f"frame{'' if is_one else 's'} {' and '.join(filter(None, [', '.join(parts[:-1]), *parts[-1:]]))}"
 
 
 class Locator:

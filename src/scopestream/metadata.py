@@ -49,8 +49,9 @@ class MetadataWriter:
         """Keep what the root document of a dataset has besides what is written here."""
         self._extra = {key: value for key, value in attributes.items() if key not in RESERVED}
 
-    def go_on(self) -> None:
-        """Let the root say that frames come again."""
+    def go_on(self, attributes: Mapping[str, Any]) -> None:
+        """Let the root, with these attributes, say that frames come again."""
+        self.adopt(attributes)
         self._write_root([None] * _n_channels(self._plan))
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:

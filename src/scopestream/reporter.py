@@ -43,20 +43,26 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name="scopestream-stats", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the callback asks."""
+        return threading.current_thread() is self._thread
+
+    def close(self, timeout_s: float | None = None) -> None:
         """Return when the last call has returned. Idempotent; does not wait when the callback itself calls it.
 
-        A callback that does not return in time is left behind, with a RuntimeWarning.
+        A callback that does not return in time (ten seconds at the most) is left behind, with a RuntimeWarning.
         """
         if self._ending.is_set():
             return
         self._ending.set()
-        if threading.current_thread() is self._thread:
+        if self.is_own_thread:
             return
-        self._thread.join(_PATIENCE_S)
+        patience_s = _PATIENCE_S if timeout_s is None else min(timeout_s, _PATIENCE_S)
+        self._thread.join(patience_s)
         if self._thread.is_alive():
             warnings.warn(
-                f"on_stats has not returned for {_PATIENCE_S:g} s, so nobody waits for it any more. The dataset is "
+                f"on_stats has not returned for {patience_s:g} s, so nobody waits for it any more. The dataset is "
                 f"closed and whole; the last figures come when it returns.",
                 RuntimeWarning,
                 stacklevel=2,

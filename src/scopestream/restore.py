@@ -7,13 +7,9 @@ from math import prod
 
 import numpy as np
 
-from scopestream.assemble import Assembler
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset
-from scopestream.delivery import Delivery
 from scopestream.errors import DatasetError
-from scopestream.gate import Gate
-from scopestream.ledger import Ledger
 from scopestream.plan import LayoutPlan
 from scopestream.stored import Index
 from scopestream.tiles import Tiler
@@ -50,6 +46,27 @@ class Blocks:
     def partial(self) -> Iterator[Key]:
         """Blocks of which frames are still to come."""
         return (key for key, frames in self._frames.items() if len(frames) < self._n_frames(key[1]))
+
+    def settled(self) -> Iterator[int]:
+        """Numbers of frames whose places are taken."""
+        history = self._dataset.history
+        yield from history.numbers[~history.are("failed")].tolist()
+
+    def unfinished(self) -> Iterator[tuple[int, int, Index, np.ndarray | None]]:
+        """(number, image, index, pixels or None) of settled frames, in blocks of which others are to come."""
+        number = self._dataset.route.number
+        for image, origin in self.partial():
+            frames = self._frames[image, origin]
+            for index, frame in self.read(image, [index for index, is_there in frames if is_there]):
+                yield number(image, index), image, index, frame
+            for index in [index for index, is_there in frames if not is_there]:
+                yield number(image, index), image, index, None
+
+    def waiting(self) -> Iterator[tuple[int, Index, np.ndarray | None]]:
+        """(image, origin, pixels) of complete blocks, whose coarser levels need others that are to come."""
+        for column in self.columns() if self._plan.z_steps else ():
+            for image, place in () if self.is_settled(column) else self.whole(column):
+                yield image, (*place, 0, 0), self.pixels((image, place))
 
     def frames(self, key: Key) -> list[tuple[Index, bool]]:
         """The frames of a block that are settled, and whether their pixels are there."""
@@ -144,37 +161,6 @@ class Blocks:
         if not self._array.growable:
             return self._ends
         return (self._lengths[image], *self._ends[1:])
-
-
-def restore(
-    dataset: Dataset,
-    plan: LayoutPlan,
-    gate: Gate,
-    assembler: Assembler,
-    delivery: Delivery,
-    ledger: Ledger | None,
-) -> None:
-    """Let the parts of a stream know what is there. Raises DatasetError, or MemoryLimitError when blocks do not fit.
-
-    plan  of the stream, with the layout of the dataset
-    """
-    history = dataset.history
-    for number in history.numbers[~history.are("failed")].tolist():
-        gate.restore(number)
-    blocks = Blocks(dataset, plan)
-    for key in blocks.partial():
-        image, frames = key[0], blocks.frames(key)
-        for index, frame in blocks.read(image, [index for index, is_there in frames if is_there]):
-            assembler.restore(image, index, frame)
-        for index in [index for index, is_there in frames if not is_there]:
-            assembler.restore(image, index, None)
-    for column in blocks.columns() if plan.z_steps else ():
-        for image, place in () if blocks.is_settled(column) else blocks.whole(column):
-            origin = (*place, 0, 0)
-            delivery.restore(image, origin, blocks.pixels((image, place)))
-            if ledger is not None:
-                ledger.add(image, origin)
-    blocks.sample(delivery.contrast, dataset.route.channel_step(plan))
 
 
 def _refuse(problem: str) -> None:

@@ -37,7 +37,8 @@ class Route:
 
     def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
         """(image, index) of a frame."""
-        return self.image(number), tuple([number // stride % count for stride, count in self._index_steps])
+        image = self.image(number) if self._image_steps else 0
+        return image, tuple([number // stride % count for stride, count in self._index_steps])
 
     def image(self, number: int) -> int:
         """The image of a frame."""

@@ -38,7 +38,7 @@ class Stats:
     recent_written_mb_per_s  megabytes written, of all levels
 
     All counts of frames and bytes and `behind_s` are of one instant. The times of `append` may lack the calls that
-    are under way.
+    are under way, and those that an interrupt ended.
     """
 
     frames_in: int
@@ -171,12 +171,16 @@ class Counters:
         self._recent_in, self._recent_written = RecentTotal(), RecentTotal()
         self._handed_ns: dict[int, int] = {}  # frames that wait, oldest first: by number, when they were handed over
 
-    def accepted(self, number: int, handed_ns: int) -> None:
-        """A frame came in, by a call that began at `handed_ns`. To be said before any thread can store it."""
+    def accepted(self, number: int, handed_ns: int, frames_in: int) -> None:
+        """A frame came in, by a call that began at `handed_ns`. To be said before any thread can store it.
+
+        frames_in  how many there are with it; the same frame may be said again, and counts once
+        """
         with self._lock:
-            self._recent_in.grows(perf_counter_ns(), self.frames_in)
-            self.frames_in += 1
-            self._handed_ns[number] = handed_ns
+            if self.frames_in < frames_in:
+                self._recent_in.grows(perf_counter_ns(), self.frames_in)
+                self._handed_ns[number] = handed_ns
+                self.frames_in = frames_in
 
     def written(self, records: Iterable[Record], n_bytes: int) -> None:
         """These frames were stored and logged, `n_bytes` in all levels together."""
@@ -189,6 +193,20 @@ class Counters:
         """These frames could not be stored."""
         with self._lock:
             self._frames_failed += self._settle(records)
+
+    def frames(self) -> tuple[int, int, int]:
+        """How many came in, are written, and are neither written nor failed yet."""
+        with self._lock:
+            n_waiting = self.frames_in - self._frames_written - self._frames_failed
+            return self.frames_in, self._frames_written, n_waiting
+
+    def waiting(self) -> tuple[list[int], float]:
+        """Numbers of the frames that wait, ascending, and seconds since the oldest of them was handed over."""
+        with self._lock:
+            handed_ns = list(self._handed_ns.items())
+        if not handed_ns:
+            return [], 0.0
+        return sorted([number for number, _ in handed_ns]), (perf_counter_ns() - handed_ns[0][1]) / 1e9
 
     def stop(self) -> None:
         """The clock stands still from now on."""

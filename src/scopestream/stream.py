@@ -5,42 +5,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from time import perf_counter_ns, time
+from os import getpid
+from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
-from scopestream.assemble import Assembler, Buffer, Job
-from scopestream.checksum import crc32c
+from scopestream.closing import Closing, check_timeout, to_the_end
 from scopestream.contract import Backend, ResumingBackend
 from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
-from scopestream.errors import (
-    FrameIndexError,
-    MemoryLimitError,
-    StreamClosedError,
-    StreamFullError,
-    WriteError,
-)
+from scopestream.errors import MemoryLimitError, StreamClosedError, StreamFullError, WriteError
+from scopestream.failures import Failures
 from scopestream.folder import NewRoot, OldRoot, settled
-from scopestream.framelog import FrameLog, Record, read_frames
+from scopestream.framelog import FrameLog
 from scopestream.gate import Gate
-from scopestream.history import History
-from scopestream.jsontext import text_to_json, to_json
-from scopestream.ledger import Ledger
+from scopestream.intake import Intake
+from scopestream.jsontext import text_to_json
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
-from scopestream.restore import restore
-from scopestream.resume import prepare
+from scopestream.restore import Blocks
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
-from scopestream.writer import Patience, Writer
-
-_SKIPPED_AT_ONCE = 4096  # frames whose lines are logged by one write
+from scopestream.writer import Task, Writer
 
 
 def open_stream(
@@ -64,7 +55,8 @@ class Stream:
     """One acquisition that is being written. A context manager; `open_stream` makes it.
 
     Methods may be called from several threads; calls take turns. The first error of a writer thread is raised by the
-    next call of any method, and again by `close`.
+    next call of any method, and again by `close`. After KeyboardInterrupt `next_frame` says whether the frame is in,
+    and the stream can go on or be closed. A process that is forked from this one has no part in the stream.
     """
 
     def __init__(
@@ -76,37 +68,36 @@ class Stream:
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
-        self._route = Route(plan)
-        self._checksums = plan.settings.checksums
-        self._in_order = not backend.capabilities.any_order
-        self._gate = Gate(plan, self._route, in_order=self._in_order)
-        self._next = 0
         self._lock = threading.RLock()
-        self._closed = False
+        self._process = getpid()
+        route = Route(plan)
+        in_order = not backend.capabilities.any_order
+        self._gate = Gate(plan, route, in_order=in_order)
         self._metadata = MetadataWriter(plan)
+        counters = self._counters = Counters(plan.arrays[0].frame_bytes)
+        self._failures = Failures(plan, counters)
         before: Dataset | None = None
         root: NewRoot | OldRoot
         with ExitStack() as opened:
             if plan.settings.on_exists == "resume" and plan.root.exists():
                 root = OldRoot(plan.settings)
                 opened.callback(root.undo)
-                before = self._mend(root)
+                before = root.mend()
+                self._metadata.go_on(before.attributes)
             else:
                 root = NewRoot(plan.settings)
                 opened.callback(root.undo)
                 self._metadata.create()
-            self._root = root
-            self._log = FrameLog(plan, self._route)
-            opened.callback(self._log.close)
-            self._sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
-            opened.callback(self._sink.close)
-            self._counters = Counters(plan.arrays[0].frame_bytes)
-            self._delivery = Delivery(plan, self._route, backend, self._sink, self._log, self._counters)
-            one_thread = self._in_order or not backend.capabilities.concurrent
-            self._waits: Patience = "block" if plan.settings.on_full == "block" else "raise"
-            self._writer = Writer(
+            log = FrameLog(plan, route)
+            opened.callback(log.close)
+            sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
+            opened.callback(sink.close)
+            self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures)
+            one_thread = in_order or not backend.capabilities.concurrent
+            writer = self._writer = Writer(
                 self._delivery.store,
                 self._delivery.publish,
+                self._failures,
                 n_threads=1 if one_thread else max_threads(plan.arrays[0], plan.unit),
                 n_buffers=plan.n_buffers,
                 buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
@@ -114,17 +105,22 @@ class Stream:
                 aligned=plan.settings.direct_io,
                 slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
             )
-            opened.callback(self._writer.close)
-            self._assembler = Assembler(plan, self._borrow, self._lend)
-            # In order, no more than planned can wait.
-            waits = bool(plan.z_steps) and not self._in_order
-            self._ledger = Ledger(plan) if waits else None
+            opened.callback(writer.close)
+            self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
             if before is not None:
-                restore(before, plan, self._gate, self._assembler, self._delivery, self._ledger)
-                self._next = self._gate.free_from(0)
-            self._reporter = None if on_stats is None else Reporter(lambda: self.stats, on_stats, stats_interval_s)
+                self._intake.restore(before, self._delivery)
+                Blocks(before, plan).sample(self._delivery.contrast, route.channel_step(plan))
+
+            def read() -> Stats:  # does not refer to the stream, which the thread would keep alive
+                return counters.snapshot(writer.queue_depth, writer.queue_peak)
+
+            reporter = None if on_stats is None else Reporter(read, on_stats, stats_interval_s)
             opened.pop_all()  # from here on `close` looks after them
-        self._resumed = before is not None
+        self._closing = Closing(
+            plan, self._lock, intake=self._intake, gate=self._gate, writer=writer, delivery=self._delivery, log=log,
+            metadata=self._metadata, counters=counters, failures=self._failures, reporter=reporter,
+            lock_of_dataset=root.lock, is_resumed=before is not None,
+        )  # fmt: skip
         try:
             root.keep()
         except BaseException:  # an interrupt while a large dataset is deleted
@@ -145,13 +141,27 @@ class Stream:
 
     @property
     def stats(self) -> Stats:
-        """A snapshot of counts, rates and times; cheap, from any thread."""
+        """A snapshot of counts, rates and times; cheap, from any thread, also after `close`."""
+        if self._process != getpid():
+            self._refuse()
         return self._counters.snapshot(self._writer.queue_depth, self._writer.queue_peak)
 
     @property
     def error(self) -> BaseException | None:
         """The first error of a writer thread, None while all is well."""
-        return self._writer.error
+        return self._failures.first
+
+    @property
+    def next_frame(self) -> int | None:
+        """Number, in acquisition order, of the frame that the next `append` fills; None when all have come.
+
+        After KeyboardInterrupt it says whether the frame is in that was being taken.
+        """
+        if self._process != getpid():
+            self._refuse()
+        with self._lock:
+            self._intake.recover()
+            return self._intake.next if self._intake.next != self._plan.n_frames else None
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
@@ -168,12 +178,12 @@ class Stream:
         the frame keeps its slot. Raises WriteError when an earlier frame could not be stored.
         """
         started = perf_counter_ns()
+        if self._process != getpid():
+            self._refuse()
         with self._lock:
-            self._check_open()
-            self._put(self._next, frame, metadata, started, copy)
-            self._next = self._gate.free_from(
-                self._next + 1
-            )  # last, so that a frame that was refused keeps its slot and can be sent again
+            self._begin()
+            intake = self._intake
+            intake.put(intake.next, intake.after(intake.next), frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def extend(
@@ -191,17 +201,19 @@ class Stream:
         after how many there was no more room; those keep their slots.
         """
         started = perf_counter_ns()
+        if self._process != getpid():
+            self._refuse()
         with self._lock:
-            self._check_open()
-            frames, texts = self._gate.stack(frames, self._next, metadata, self._counters.frames_in)
-            before = self._next
+            self._begin()
+            before = self._intake.next
+            frames, texts = self._gate.stack(frames, before, metadata, self._counters.frames_in)
             try:
-                self._put_stack(frames, texts, started, copy)
-            except (StreamFullError, MemoryLimitError) as error:
-                error.add_note(f"The first {self._next - before} of {len(frames)} frames were taken.")
+                self._intake.extend(frames, texts, started, copy=copy)
+            except (StreamFullError, MemoryLimitError, WriteError) as error:
+                error.add_note(f"The first {self._intake.next - before} of {len(frames)} frames were taken.")
                 raise
             finally:
-                n_taken = self._next - before
+                n_taken = self._intake.next - before
                 if n_taken:
                     self._counters.latencies.add(perf_counter_ns() - started, n_taken)
 
@@ -222,76 +234,62 @@ class Stream:
         backend that stores in order. The place of the next `append` stays as it is.
         """
         started = perf_counter_ns()
+        if self._process != getpid():
+            self._refuse()
         with self._lock:
-            self._check_open()
-            self._put(self._gate.number_at(index), frame, metadata, started, copy)
+            self._begin()
+            self._intake.put(self._gate.number_at(index), self._intake.next, frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def skip(self, n: int = 1, *, reason: str | None = None) -> None:
         """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.
 
-        Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not that many,
+        Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not so many,
         and MetadataError when the reason is no text; then nothing was skipped.
         """
+        if self._process != getpid():
+            self._refuse()
         because = None if reason is None else text_to_json(reason, "The reason", "nothing was skipped")
         with self._lock:
-            self._check_open()
-            if n < 0:
-                raise FrameIndexError(f"Cannot skip {n} frames.")
-            total = self._plan.n_frames
-            if total is not None and self._next + n > total:
-                raise FrameIndexError(
-                    f"Cannot skip {n} frames: only {total - self._next} of {total} are left. Nothing was skipped."
-                )
-            end = self._next + n
-            while self._next < end:
-                stop = min(self._next + _SKIPPED_AT_ONCE, end)
-                numbers = [number for number in range(self._next, stop) if number not in self._gate.taken]
-                self._writer.submit(self._leave_out(numbers, "skipped", because))
-                if self._writer.queue_depth > _SKIPPED_AT_ONCE:  # places without a frame wait for no memory
-                    self._writer.drain()
-                self._counters.frames_skipped += len(numbers)
-                self._next = stop
-            self._next = self._gate.free_from(self._next)
+            self._begin()
+            self._intake.check_skip(n)
+            self._intake.skip(n, because)
 
     def flush(self) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
 
         Where whole shards are stored, an unfinished shard is stored as it is now and again when it is complete.
         """
+        if self._process != getpid():
+            self._refuse()
         with self._lock:
-            self._check_open()
-            if not self._in_order:
-                for job in self._assembler.partial():
-                    self._writer.submit((job,))
-            # Blocks that are stored before they are final must not be written to meanwhile.
-            _to_the_end(self._writer.drain)
-            try:
-                self._delivery.publish()
-            except OSError as error:
-                self._writer.fail(error)
-            self._check_open()
+            self._begin()
+            self._intake.store_open()
+            publish = Task(self._delivery.publish)
+            to_the_end(lambda: self._writer.run(publish))
+            self._failures.check()
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
         """Keep `mapping` (anything that JSON can hold) in the root document, under `attributes[namespace]`."""
+        if self._process != getpid():
+            self._refuse()
         with self._lock:
-            self._check_open()
+            self._begin()
             self._metadata.set_metadata(namespace, mapping)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Finalise what arrived. Idempotent; raises WriteError when any frame or document could not be stored."""
-        try:
-            with self._lock:
-                if not self._closed:
-                    self._closed = True
-                    self._finish()
-                if (error := self._writer.error) is not None:
-                    raise self._write_error(error) from error
-        finally:  # without the lock, which the callback may be waiting for
-            if self._reporter is not None:
-                self._reporter.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Finalise what arrived; returns when that is done. Idempotent.
+
+        timeout  seconds to wait at the most; without one it takes as long as it takes
+        Raises WriteError when any frame or document could not be stored, and CloseTimeoutError, which says what is
+        stuck, when it takes longer: then the work goes on in the background, and `close` may be called again to wait
+        for it. In a process that was forked from the one that opened the stream it does nothing.
+        """
+        check_timeout(timeout)
+        if self._process == getpid():
+            self._closing.close(timeout)
 
     def __enter__(self) -> Stream:
         return self
@@ -307,177 +305,28 @@ class Stream:
             error.add_note(f"Closing {self.path} failed as well: {at_close}")
         return False
 
+    def __del__(self) -> None:
+        if hasattr(self, "_closing"):
+            self._closing.abandoned()
+
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self._closing.is_closed else "open"
         return f"<Stream {self.path!r} {state}, {self._counters.frames_in} frames, backend {self._plan.backend!r}>"
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _put(
-        self, number: int, frame: np.ndarray, metadata: Mapping[str, Any] | None, started: int, copy: bool
-    ) -> None:
-        frame = self._gate.frame(frame, number, self._counters.frames_in)
-        self._gate.place(number)
-        text = None if metadata is None else to_json(metadata, "the frame was not consumed")
-        record = Record(number, time(), text, self._checksum(frame, copy))
-        self._writer.submit(self._take(record, frame, started, copy))
+    def _refuse(self) -> NoReturn:
+        """In a forked process, before any lock is taken, which a thread may hold for ever that does not exist here."""
+        raise StreamClosedError(
+            f"The stream to {self.path} belongs to process {self._process}, from which this one ({getpid()}) was "
+            f"forked; nothing was written. Open a stream of its own here, or send the frames to that process."
+        )
 
-    def _put_stack(self, frames: np.ndarray, metadata: Sequence[str | None], started: int, copy: bool) -> None:
-        now, jobs = time(), list[Job]()
-        try:
-            for frame, text in zip(frames, metadata, strict=True):
-                if len(jobs) >= self._writer.n_together:
-                    ready, jobs = jobs, []  # before they are submitted, so that an interrupt never submits them twice
-                    self._writer.submit(ready)
-                record = Record(self._next, now, text, self._checksum(frame, copy))
-                jobs += self._take(record, frame, started, copy)
-                self._next = self._gate.free_from(self._next + 1)
-        finally:
-            self._writer.submit(jobs)
-
-    def _checksum(self, frame: np.ndarray, copy: bool) -> int | None:
-        """Of a frame that is copied; that of a lent one is left to the thread that stores it."""
-        if not self._checksums or (not copy and self._assembler.can_lend(frame)):
-            return None
-        return crc32c(frame)
-
-    def _take(self, record: Record, frame: np.ndarray, started: int, copy: bool) -> Sequence[Job]:
-        """A frame that was checked; returns the blocks that are complete now, at most one for each place."""
-        number = record.number
-        image, index = self._route.locate(number)
-        if self._ledger is not None:
-            self._ledger.check(image, index)
-        try:
-            job = self._assembler.add(image, index, frame, record, copy=copy)
-        except StreamFullError:
-            if self._settings.on_full != "drop":
-                raise
-            jobs = self._leave_out([number], "dropped", '"the disk was behind the camera"')
-            self._counters.frames_dropped += 1
-            return jobs
-        self._gate.took(number, image, index)
-        self._counters.accepted(number, started)
-        return self._completed(job)
-
-    def _completed(self, job: Job | None) -> Sequence[Job]:
-        if job is None:
-            return ()
-        if self._ledger is not None:
-            self._ledger.add(job.image, job.origin)
-        return (job,)
-
-    def _leave_out(
-        self, numbers: list[int], status: Literal["skipped", "dropped"], reason: str | None
-    ) -> Sequence[Job]:
-        """Frames that will not come; returns the blocks that are complete now.
-
-        reason  as JSON
-        """
-        now, jobs = time(), list[Job]()
-        self._log.add([Record(number, now, None) for number in numbers], status, reason)
-        for number in numbers:
-            image, index = self._route.locate(number)
-            self._gate.took(number, image, index)
-            jobs += self._completed(self._assembler.leave_out(image, index))
-        return jobs
-
-    def _borrow(self) -> Buffer:
-        return self._writer.borrow(self._waits)
-
-    def _lend(self) -> None:
-        self._writer.lend(self._waits)
-
-    def _check_open(self) -> None:
-        if self._closed:
+    def _begin(self) -> None:
+        """With the lock held, before all else: finish what an interrupt has stopped, then see whether all is well."""
+        if self._closing.is_closed:
             raise StreamClosedError(f"The stream to {self.path} is closed; nothing was written.")
-        if (error := self._writer.error) is not None:
-            raise self._write_error(error) from error
-
-    def _write_error(self, error: BaseException) -> WriteError:
-        stats = self.stats
-        return WriteError(
-            f"Writing to {self.path} failed: {error}. {stats.frames_written} of {stats.frames_in} accepted frames are "
-            f"safe, {stats.frames_failed} could not be stored; {self._plan.root / 'scopestream'} has a line for each. "
-            f"Close the stream, make room or repair the disk, and start a new acquisition."
-        )
-
-    def _finish(self) -> None:
-        """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be.
-
-        An interrupt is raised after the last step.
-        """
-        interrupt: KeyboardInterrupt | None = None
-        steps = (
-            self._hand_over, self._writer.close, self._delivery.finish, self._close_arrays, self._log.close,
-            self._write_documents, self._root.lock.release,
-        )  # fmt: skip
-        for step in steps:
-            try:
-                _to_the_end(step)
-            except KeyboardInterrupt as error:
-                interrupt = error
-            except Exception as error:
-                self._writer.fail(error)
-        self._counters.stop()
-        if interrupt is not None:
-            raise interrupt
-
-    def _hand_over(self) -> None:
-        for job in self._assembler.finish():
-            self._writer.submit((job,))
-
-    def _close_arrays(self) -> None:
-        try:
-            if self._plan.arrays[0].growable:
-                for number, array in enumerate(self._plan.arrays):
-                    self._sink.extend(number, self._gate.lengths[array.image])
-        finally:
-            self._sink.close()
-
-    def _mend(self, root: OldRoot) -> Dataset:
-        """What the last stream left, after it was made whole; from now on it is being written again."""
-        _, dataset, _ = prepare(self._plan.root, root.lock.previous, trim=False)
-        root.lock.claim()
-        self._metadata.adopt(dataset.attributes)
-        self._metadata.go_on()
-        return dataset
-
-    def _counts(self) -> dict[str, int]:
-        """Frames by what became of them, in this stream and those before it."""
-        if self._resumed:
-            return History(self._plan).count()
-        stats = self.stats
-        return {
-            "written": stats.frames_written,
-            "skipped": stats.frames_skipped,
-            "dropped": stats.frames_dropped,
-            "failed": stats.frames_failed,
-        }
-
-    def _write_documents(self) -> None:
-        stats, counts = self.stats, self._counts()
-        total = self._plan.n_frames
-        # Of an unbounded acquisition only what was accepted can be missing: an interrupt came in between.
-        missing = stats.frames_waiting if total is None else total - sum(counts.values())
-        whole = self._writer.error is None and not counts["dropped"] and not missing
-        self._metadata.finish(
-            status="complete" if whole else "incomplete",
-            counts={**counts, "missing": missing},
-            statistics=stats.summary(),
-            lengths=dict(enumerate(self._gate.lengths)),
-            windows=self._delivery.contrast.windows,
-            records=read_frames(self._plan.root),
-        )
-
-
-def _to_the_end(step: Callable[[], None]) -> None:
-    """Do the step however often the user interrupts, then raise the interrupt."""
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            step()
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+        if self._intake.unfinished:
+            self._intake.recover()
+        if self._failures.first is not None:
+            self._failures.check()

@@ -1,0 +1,266 @@
+"""How an acquisition ends: by `close`, at the end of the program, or because nobody refers to the stream any more.
+
+The last steps are done by a writer thread, which no Ctrl-C reaches and which goes on where `close(timeout)` gave up.
+Nothing here refers to the stream itself, so that it can be collected while its threads run.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from math import isnan
+from numbers import Real
+from time import monotonic, perf_counter_ns
+
+from scopestream.delivery import Delivery
+from scopestream.errors import CloseTimeoutError
+from scopestream.failures import Failures, describe
+from scopestream.framelog import FrameLog, read_frames
+from scopestream.gate import Gate
+from scopestream.history import History
+from scopestream.intake import Intake
+from scopestream.locate import frames_text, runs
+from scopestream.lock import DatasetLock
+from scopestream.metadata import MetadataWriter
+from scopestream.plan import LayoutPlan
+from scopestream.reporter import Reporter
+from scopestream.stats import Counters
+from scopestream.writer import Task, Writer
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises TypeError or ValueError when that is no number of seconds to wait."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, Real) or isinstance(timeout, bool):
+        raise TypeError(f"timeout is {timeout!r}, which is no number of seconds. The stream is as it was.")
+    if isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout is {timeout}; it must be 0 or more seconds. The stream is as it was.")
+
+
+class Closing:
+    """Ends one stream, once, whoever asks first.
+
+    lock       of the stream
+    intake     has the frames whose blocks are open
+    process    whose stream it is; another one, forked from it, leaves everything alone
+    is_closed  whether the stream takes nothing any more
+
+    lock_of_dataset  is given back at the end
+    is_resumed       whether there were frames before this stream
+    """
+
+    def __init__(
+        self,
+        plan: LayoutPlan,
+        lock: threading.RLock,
+        *,
+        intake: Intake,
+        gate: Gate,
+        writer: Writer,
+        delivery: Delivery,
+        log: FrameLog,
+        metadata: MetadataWriter,
+        counters: Counters,
+        failures: Failures,
+        reporter: Reporter | None,
+        lock_of_dataset: DatasetLock,
+        is_resumed: bool,
+    ) -> None:
+        self._plan, self._lock = plan, lock
+        self._intake, self._gate = intake, gate
+        self._writer, self._delivery = writer, delivery
+        self._log, self._metadata = log, metadata
+        self._counters, self._failures = counters, failures
+        self._reporter = reporter
+        self._lock_of_dataset, self._is_resumed = lock_of_dataset, is_resumed
+        self._last = Task(self._finish)
+        self._step: tuple[str, int] | None = None  # what is done now, and since when, in ns
+        self._beginning: threading.Thread | None = None
+        self._has_begun = False
+        self.process = os.getpid()
+        self.is_closed = False
+        atexit.register(self._at_exit)
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finalise what arrived; waits until that is done. May be called again, also after an interrupt.
+
+        Raises CloseTimeoutError when it takes longer, and WriteError when anything could not be stored.
+        """
+        if timeout_s is None:
+            to_the_end(self._close)
+        else:
+            give_up = monotonic() + timeout_s
+            self._begin_elsewhere()
+            if not self._writer.wait_for(self._last, timeout_s):
+                raise self._timeout_error(timeout_s) from self._failures.first
+            self._ended(max(0.0, give_up - monotonic()))
+        self._failures.check()
+
+    def abandoned(self) -> None:
+        """The stream is collected as garbage, by whatever thread and at whatever moment."""
+        if self._has_begun or self.process != os.getpid():
+            return
+        # This thread may be one of ours, or hold a lock of ours: it does nothing itself.
+        done = threading.Lock()
+        done.acquire()
+        errors: list[BaseException] = []
+
+        def close() -> None:
+            try:
+                self.close()
+            except BaseException as error:
+                errors.append(error)
+            done.release()
+
+        try:
+            _thread.start_new_thread(close, ())  # takes no lock of the module `threading`, which may be held as well
+        except RuntimeError:  # the interpreter ends
+            close()
+        if not (self._writer.is_own_thread or (self._reporter is not None and self._reporter.is_own_thread)):
+            done.acquire()
+        try:
+            self._warn("nothing refers to it any more")
+        finally:  # where warnings are errors
+            if errors:
+                raise errors[0]
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _at_exit(self) -> None:
+        if self.process != os.getpid():
+            return
+        if self._has_begun:
+            if not self._last.is_done:
+                warnings.warn(f"The program waits for its end. {self._stuck()}", RuntimeWarning, stacklevel=1)
+            self.close()
+        else:
+            self.close()
+            self._warn("the program ends")
+
+    def _warn(self, why: str) -> None:
+        warnings.warn(
+            f"The stream to {self._plan.settings.path} was not closed, and {why}. What arrived is stored and finalised "
+            f"now. Open streams by `with open_stream(...) as stream:`, or call `stream.close()`.",
+            ResourceWarning,
+            stacklevel=1,
+        )
+
+    def _close(self) -> None:
+        self._begin()
+        self._writer.wait_for(self._last)
+        self._ended(None)
+
+    def _begin(self) -> None:
+        self.is_closed = True
+        with self._lock:
+            try:
+                self._intake.finish()
+            except Exception as error:
+                self._failures.add(error)
+            self._writer.end(self._last)
+            self._has_begun = True
+
+    def _begin_elsewhere(self) -> None:
+        """Another thread may be in `append` or `flush`, and hold the lock for longer than anybody wants to wait."""
+        self.is_closed = True
+        if not self._has_begun and (self._beginning is None or not self._beginning.is_alive()):
+            self._beginning = threading.Thread(target=self._begin, name="scopestream-close", daemon=True)
+            try:
+                self._beginning.start()
+            except RuntimeError:  # the interpreter ends
+                self._begin()
+
+    def _ended(self, timeout_s: float | None) -> None:
+        self._writer.join()
+        atexit.unregister(self._at_exit)
+        if self._reporter is not None:
+            self._reporter.close(timeout_s)
+
+    def _timeout_error(self, timeout_s: float) -> CloseTimeoutError:
+        n_in, n_safe, _ = self._counters.frames()
+        numbers, _ = self._counters.waiting()
+        error = CloseTimeoutError(
+            f"{self._plan.settings.path} was not closed within {timeout_s:g} s. {self._stuck()} {n_safe} of {n_in} "
+            f"accepted frames are safe. The work goes on in the background, and nothing is lost as long as this "
+            f"process lives: call close again to wait for it.",
+            n_safe=n_safe,
+            waiting=tuple(runs(numbers)),
+        )
+        if self._failures.first is not None:
+            error.add_note(f"Something has failed already: {describe(self._failures.first)}")
+        return error
+
+    def _stuck(self) -> str:
+        """What is being done, and since when."""
+        step, n_blocks = self._step, self._writer.queue_depth
+        numbers, waits_s = self._counters.waiting()
+        frames = f" ({frames_text(runs(numbers))}, the oldest for {waits_s:.1f} s)" if numbers else ""
+        if step is not None:
+            name, since_ns = step
+            return f"Not done for {(perf_counter_ns() - since_ns) / 1e9:.1f} s: {name}."
+        if not self._has_begun:
+            return f"A call of append, write, skip or flush in another thread has not returned{frames}."
+        return f"{n_blocks} blocks wait for backend {self._plan.backend!r}{frames}."
+
+    # -- on a writer thread -----------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be."""
+        self._do("storing the levels of the last planes", self._delivery.finish)
+        self._do(f"closing backend {self._plan.backend!r}", self._close_arrays)
+        self._do("closing the frame log", self._log.close)
+        self._do("writing the documents", self._write_documents)
+        self._do("giving the lock back", self._lock_of_dataset.release)
+        self._step = None
+        self._counters.stop()
+
+    def _do(self, name: str, step: Callable[[], None]) -> None:
+        self._step = (name, perf_counter_ns())
+        try:
+            step()
+        except BaseException as error:
+            self._failures.add(error)
+
+    def _close_arrays(self) -> None:
+        lengths = {}
+        if self._plan.arrays[0].growable:
+            lengths = {number: self._gate.lengths[array.image] for number, array in enumerate(self._plan.arrays)}
+        self._delivery.close(lengths)
+
+    def _write_documents(self) -> None:
+        stats = self._counters.snapshot(self._writer.queue_depth, self._writer.queue_peak)
+        if self._is_resumed:  # with what was there before
+            counts = History(self._plan).count()
+        else:
+            counts = {
+                "written": stats.frames_written,
+                "skipped": stats.frames_skipped,
+                "dropped": stats.frames_dropped,
+                "failed": stats.frames_failed,
+            }
+        total = self._plan.n_frames
+        # Of an unbounded acquisition only what was accepted can be missing.
+        missing = stats.frames_waiting if total is None else total - sum(counts.values())
+        whole = self._failures.first is None and not counts["dropped"] and not missing
+        self._metadata.finish(
+            status="complete" if whole else "incomplete",
+            counts={**counts, "missing": missing},
+            statistics=stats.summary(),
+            lengths=dict(enumerate(self._gate.lengths)),
+            windows=self._delivery.contrast.windows,
+            records=read_frames(self._plan.root),
+        )
+
+
+def to_the_end(step: Callable[[], object]) -> None:
+    """Do the step though the user interrupts, then raise the interrupt; a second one is raised at once."""
+    try:
+        step()
+    except KeyboardInterrupt:
+        step()
+        raise
