@@ -6,6 +6,7 @@ from scopestream.dimensions import Channel, Codec, Dimension, Plate, PlateAcquis
 from scopestream.errors import (
     BackendNotFoundError,
     CloseTimeoutError,
+    DatasetBusyError,
     DatasetError,
     DatasetExistsError,
     FrameIndexError,
@@ -13,6 +14,7 @@ from scopestream.errors import (
     MemoryLimitError,
     MetadataError,
     PlanError,
+    ResumeError,
     ScopestreamError,
     StreamClosedError,
     StreamFullError,
@@ -20,9 +22,11 @@ from scopestream.errors import (
 )
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
+from scopestream.recovery import Recovery, recover
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Stats
 from scopestream.stream import Stream, open_stream
+from scopestream.verification import ImageVerification, Verification, verify
 
 __version__ = version("scopestream")
 
@@ -32,11 +36,13 @@ __all__ = [
     "CloseTimeoutError",
     "Channel",
     "Codec",
+    "DatasetBusyError",
     "DatasetError",
     "DatasetExistsError",
     "Dimension",
     "FrameIndexError",
     "FrameMismatchError",
+    "ImageVerification",
     "LayoutPlan",
     "MemoryLimitError",
     "MetadataError",
@@ -44,12 +50,17 @@ __all__ = [
     "Plate",
     "PlateAcquisition",
     "Position",
+    "Recovery",
+    "ResumeError",
     "ScopestreamError",
     "Stats",
     "Stream",
     "StreamClosedError",
     "StreamFullError",
+    "Verification",
     "WriteError",
     "open_stream",
     "read_frames",
+    "recover",
+    "verify",
 ]

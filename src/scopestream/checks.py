@@ -1,0 +1,119 @@
+"""What `scopestream verify` and `scopestream recover` show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from scopestream.describe import size_text
+from scopestream.info import clean
+from scopestream.locate import frames_text, runs
+from scopestream.recovery import Recovery, recover
+from scopestream.verification import ImageVerification, Verification, verify
+
+_MAX_IMAGES = 50
+_COUNTS = ("written", "unchecked", "corrupt", "lost", "skipped", "dropped", "failed", "missing")
+_BAD = ("corrupt", "lost", "failed")
+
+
+def run_verify(path: Path, console: Console) -> bool:
+    """Verify with a progress bar and print a table; returns whether nothing is damaged."""
+    with _progress(console, "files") as (progress, task):
+        found = verify(path, lambda done, total: progress.update(task, completed=done, total=total))
+    console.print(_images_table(found))
+    for problem in found.problems:
+        console.print(Text(f"  - {clean(problem)}", style="red"))
+    if found.n_problems > len(found.problems):
+        console.print(Text(f"  and {found.n_problems - len(found.problems)} more", style="red"))
+    console.print(_verdict(found))
+    return found.sound
+
+
+def run_recover(path: Path, console: Console, *, dry_run: bool) -> None:
+    """Recover with a progress bar, and print what was done."""
+    with _progress(console, "files") as (progress, task):
+        outcome = recover(path, dry_run=dry_run, on_file=lambda: progress.advance(task))
+    for line in _done(outcome):
+        console.print(Text(line))
+    for problem in outcome.repairs.problems:
+        console.print(Text(f"  - {clean(problem)}", style="red"))
+    counts = ", ".join(f"{count} {status}" for status, count in outcome.frames.items() if count)
+    console.print(
+        Text(f"{clean(str(path))} {'would be' if dry_run else 'is'} {outcome.status}: {counts or 'no'} frames")
+    )
+
+
+def _images_table(found: Verification) -> Table:
+    """One row for each image, with the columns that say anything; rows with damage first."""
+    names = [name for name in _COUNTS if name == "written" or found.total(name)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right")
+    rows = sorted(found.images, key=lambda image: not any(getattr(image, name) for name in _BAD))
+    for image in rows[:_MAX_IMAGES]:
+        table.add_row(Text(clean(f"{image.path} {image.name}".strip())), *(_count(image, name) for name in names))
+    if len(rows) > _MAX_IMAGES:
+        table.caption = f"and {len(rows) - _MAX_IMAGES} more without damage" if found.sound else "and more"
+    return table
+
+
+def _count(image: ImageVerification, name: str) -> Text:
+    count = getattr(image, name)
+    return Text(str(count), style="red" if count and name in _BAD else "")
+
+
+def _verdict(found: Verification) -> Text:
+    total = found.total("written")
+    unchecked = f" ({found.total('unchecked')} without a checksum)" if found.total("unchecked") else ""
+    if found.sound:
+        text = f"All {total} frames that were written{unchecked} are intact, in {found.n_files} files."
+        return Text(f"{text} The acquisition is {clean(found.status)}.", style="green")
+    return Text(
+        f"{total} frames{unchecked} are intact, {found.total('corrupt')} corrupt, {found.total('lost')} lost; "
+        f"{found.n_problems} problems with files.",
+        style="bold red",
+    )
+
+
+def _done(outcome: Recovery) -> Iterator[str]:
+    if not outcome.changed:
+        yield "There is nothing to recover."
+        return
+    repairs, would = outcome.repairs, "would be " if outcome.dry_run else ""
+    if repairs.trimmed:
+        yield f"{repairs.trimmed} shards {would}trimmed, by {size_text(repairs.freed_bytes)} of file length"
+    if repairs.salvaged:
+        yield f"{repairs.salvaged} shards have chunks that no index named; they {would}found by their checksums"
+    if repairs.rebuilt:
+        yield f"{repairs.rebuilt} damaged indexes {would}made again from the chunks"
+    for path in repairs.set_aside:
+        yield f"{clean(str(path))} cannot be made readable, and {would}renamed; its bytes stay"
+    if repairs.leftovers:
+        yield f"{repairs.leftovers} unfinished files {would}removed"
+    if repairs.documents:
+        yield f"{repairs.documents} documents of arrays {would}written again"
+    if outcome.n_levels:
+        yield f"coarser levels of {outcome.n_levels} blocks {would}computed again"
+    if outcome.lost:
+        yield f"lost: {frames_text(runs(outcome.lost))}, which the log called written"
+
+
+@contextmanager
+def _progress(console: Console, unit: str) -> Iterator[tuple[Progress, int]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress, progress.add_task("reading", total=None)
