@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +25,7 @@ _BAD = ("corrupt", "lost", "failed")
 
 def run_verify(path: Path, console: Console) -> bool:
     """Verify with a progress bar and print a table; returns whether nothing is damaged."""
-    with _progress(console, "files") as (progress, task):
+    with _progress(console) as (progress, task):
         found = verify(path, lambda done, total: progress.update(task, completed=done, total=total))
     console.print(_images_table(found))
     for problem in found.problems:
@@ -38,16 +38,17 @@ def run_verify(path: Path, console: Console) -> bool:
 
 def run_recover(path: Path, console: Console, *, dry_run: bool) -> None:
     """Recover with a progress bar, and print what was done."""
-    with _progress(console, "files") as (progress, task):
+    with _progress(console) as (progress, task):
         outcome = recover(path, dry_run=dry_run, on_file=lambda: progress.advance(task))
+    if dry_run and outcome.changed:
+        console.print(Text("This would be done; nothing was changed:"))
     for line in _done(outcome):
         console.print(Text(line))
     for problem in outcome.repairs.problems:
         console.print(Text(f"  - {clean(problem)}", style="red"))
     counts = ", ".join(f"{count} {status}" for status, count in outcome.frames.items() if count)
-    console.print(
-        Text(f"{clean(str(path))} {'would be' if dry_run else 'is'} {outcome.status}: {counts or 'no'} frames")
-    )
+    is_now = "would be" if dry_run else "is"
+    console.print(Text(f"{clean(str(path))} {is_now} {outcome.status}: {counts or 'no'} frames"))
 
 
 def _images_table(found: Verification) -> Table:
@@ -78,7 +79,7 @@ def _verdict(found: Verification) -> Text:
         return Text(f"{text} The acquisition is {clean(found.status)}.", style="green")
     return Text(
         f"{total} frames{unchecked} are intact, {found.total('corrupt')} corrupt, {found.total('lost')} lost; "
-        f"{found.n_problems} problems with files.",
+        f"{_many(found.n_problems, 'problem')} with files.",
         style="bold red",
     )
 
@@ -87,33 +88,31 @@ def _done(outcome: Recovery) -> Iterator[str]:
     if not outcome.changed:
         yield "There is nothing to recover."
         return
-    repairs, would = outcome.repairs, "would be " if outcome.dry_run else ""
+    repairs = outcome.repairs
     if repairs.trimmed:
-        yield f"{repairs.trimmed} shards {would}trimmed, by {size_text(repairs.freed_bytes)} of file length"
+        yield f"trimmed {_many(repairs.trimmed, 'shard')} by {size_text(repairs.freed_bytes)} of file length"
     if repairs.salvaged:
-        yield f"{repairs.salvaged} shards have chunks that no index named; they {would}found by their checksums"
+        yield f"found chunks that no index named, by their checksums, in {_many(repairs.salvaged, 'shard')}"
     if repairs.rebuilt:
-        yield f"{repairs.rebuilt} damaged indexes {would}made again from the chunks"
+        yield f"made {_many(repairs.rebuilt, 'damaged index', 'damaged indexes')} again from the chunks"
     for path in repairs.set_aside:
-        yield f"{clean(str(path))} cannot be made readable, and {would}renamed; its bytes stay"
+        yield f"renamed {clean(str(path))}, which no reader can open; its bytes stay"
     if repairs.leftovers:
-        yield f"{repairs.leftovers} unfinished files {would}removed"
+        yield f"removed {_many(repairs.leftovers, 'unfinished file')}"
     if repairs.documents:
-        yield f"{repairs.documents} documents of arrays {would}written again"
+        yield f"wrote {_many(repairs.documents, 'document')} of arrays again"
     if outcome.n_levels:
-        yield f"coarser levels of {outcome.n_levels} blocks {would}computed again"
+        yield f"computed the coarser levels of {_many(outcome.n_levels, 'block')} again"
     if outcome.lost:
-        yield f"lost: {frames_text(runs(outcome.lost))}, which the log called written"
+        yield f"lost {frames_text(runs(outcome.lost))}, which the log called written"
+
+
+def _many(n: int, one: str, several: str = "") -> str:
+    return f"{n} {one if n == 1 else several or one + 's'}"
 
 
 @contextmanager
-def _progress(console: Console, unit: str) -> Iterator[tuple[Progress, int]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
+def _progress(console: Console) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        yield progress, progress.add_task("reading", total=None)
+        yield progress, progress.add_task("", total=None)
