@@ -99,7 +99,7 @@ class _Array:
         stored = self._stored
         for group, files in stored.groups():
             if stored.is_sharded:
-                files = [(at, path) for at, path in files if not self._is_damaged(path) or self._rebuild(at, path)]
+                files = [(at, path) for at, path in files if self._is_sound(at, path)]
             if not stored.array.level and self._check.glance(stored, group) and stored.is_sharded:
                 for at, path in files:
                     self._salvage(at, path)
@@ -109,9 +109,10 @@ class _Array:
                     self._trim(path)
                 on_file()
 
-    def _is_damaged(self, path: Path) -> bool:
+    def _is_sound(self, at: Index, path: Path) -> bool:
+        """Whether a shard has an index, after another one was made where it was damaged."""
         try:
-            return self._stored.index(path) is None
+            return self._stored.index(path) is not None or self._rebuild(at, path)
         except OSError as error:
             self._problem(f"{path} cannot be read: {error.strerror or error}")
             return False
