@@ -13,6 +13,7 @@ import numpy as np
 from scopestream.assemble import Job
 from scopestream.contract import Backend, BatchSink, Block, Sink
 from scopestream.contrast import Contrast
+from scopestream.diskspace import SpaceWatch
 from scopestream.framelog import FrameLog, Record
 from scopestream.levels import NextLevel, next_levels
 from scopestream.memory import page_aligned
@@ -47,13 +48,22 @@ class Delivery:
         channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
         self._channel_step = route.step(channels[0]) if channels else (1, 1)
         self._publishing = threading.Lock()
+        min_free = plan.settings.min_free
+        self._space = None if min_free is None else SpaceWatch(plan.root, min_free)
         self.contrast = Contrast(self._channel_step[1], plan.arrays[0].frame_shape)
 
     def store(self, jobs: Sequence[Job]) -> None:
         """Store blocks at every level. A record is logged as written only after its pixels are with the backend.
 
-        Raises the first error after all of them were tried.
+        Raises the first error after all of them were tried, and DiskSpaceError before any of them.
         """
+        if self._space is not None:
+            try:
+                self._space.check()
+            except OSError:
+                for job in jobs:
+                    self._failed(job.records)
+                raise
         if self._batches and len(jobs) > 1 and all(job.is_tiled for job in jobs):
             try:
                 n_bytes = self._write_together(jobs)

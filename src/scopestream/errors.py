@@ -31,6 +31,10 @@ class DatasetError(ScopestreamError, ValueError):
     """A path that is not a readable OME-Zarr 0.5 group, or a document in it that is not what it should be."""
 
 
+class DiskSpaceError(ScopestreamError, OSError):
+    """Less space is free than `min_free` asks for, or would be; its errno is ENOSPC."""
+
+
 class FrameMismatchError(ScopestreamError, ValueError):
     """A frame has another shape or dtype than the plan; it was not consumed."""
 

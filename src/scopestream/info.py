@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from math import isfinite
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -30,7 +30,7 @@ _MAX_PROBLEMS = 1000
 _MAX_NOTES = 100
 _MAX_CHECKED = 100_000  # entries of a document that are checked against the specification
 _MAX_READ_BYTES = 256_000_000  # of all documents together, each of which counts as _LEAST_BYTES at least
-_LEAST_BYTES = 1000
+_LEAST_BYTES = 5000
 _MAX_TEXT = 200
 _MAX_PROBLEM_TEXT = 1000
 _KINDS = {
@@ -249,7 +249,7 @@ def _image_paths(info: DatasetInfo, ome: dict[str, Any]) -> Iterator[str]:
     elif info.kind == "well":
         yield from _fields(info, ome, "")
     elif info.kind == "plate":
-        for well in _list(_dict(ome.get("plate")).get("wells")):
+        for well in _entries(info, _dict(ome.get("plate")).get("wells")):
             path = _inside(info, _dict(well).get("path"))
             if path is None:
                 continue
@@ -261,11 +261,11 @@ def _image_paths(info: DatasetInfo, ome: dict[str, Any]) -> Iterator[str]:
     elif info.kind == "bioformats2raw":
         yield from _series(info)
     elif info.kind == "labels":
-        yield from (path for one in _list(ome.get("labels")) if (path := _inside(info, one)) is not None)
+        yield from (path for one in _entries(info, ome.get("labels")) if (path := _inside(info, one)) is not None)
 
 
 def _fields(info: DatasetInfo, ome: dict[str, Any], well: str) -> Iterator[str]:
-    for entry in _list(_dict(ome.get("well")).get("images")):
+    for entry in _entries(info, _dict(ome.get("well")).get("images")):
         path = _inside(info, _dict(entry).get("path"))
         if path is not None:
             yield f"{well}/{path}" if well else path
@@ -286,6 +286,11 @@ def _series(info: DatasetInfo) -> Iterator[str]:
     while os.path.lexists(info.path / str(number) / "zarr.json"):
         yield str(number)
         number += 1
+
+
+def _entries(info: DatasetInfo, value: object) -> Iterator[Any]:
+    """The entries of a list, as long as there are few problems."""
+    return takewhile(lambda _: len(info.problems) < _MAX_PROBLEMS, _list(value))
 
 
 def _inside(info: DatasetInfo, path: object) -> str | None:

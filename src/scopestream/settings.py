@@ -132,6 +132,7 @@ class AcquisitionSettings(Model):
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
+    min_free: Annotated[ByteSize, Field(gt=0)] | None = None
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -154,6 +155,7 @@ class AcquisitionSettings(Model):
             memory_limit: int | str = "1GB",
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,
+            min_free: int | str | None = None,
         ) -> None: ...
 
     @field_validator("path", mode="before")

@@ -14,6 +14,7 @@ import numpy as np
 from scopestream.assemble import Assembler, Buffer, Job
 from scopestream.contract import Backend
 from scopestream.delivery import Delivery
+from scopestream.diskspace import check_space
 from scopestream.errors import (
     FrameIndexError,
     MemoryLimitError,
@@ -47,11 +48,13 @@ def open_stream(
                       open, and a last time at the end of `close` with the final figures. All calls come from a thread
                       of its own, so that it never holds the camera up; if it raises, it is not called again, and a
                       RuntimeWarning says why. `close` waits for it, but not for more than ten seconds
-    Raises PlanError, MemoryLimitError, BackendNotFoundError or DatasetExistsError before anything is written, and
-    TypeError or ValueError when `on_stats` or its interval cannot be.
+    Raises PlanError, MemoryLimitError, BackendNotFoundError, DatasetExistsError or DiskSpaceError before anything is
+    written, and TypeError or ValueError when `on_stats` or its interval cannot be. Warns (RuntimeWarning) when the disk
+    has no room for all frames.
     """
     check_report(on_stats, stats_interval_s)
     resolution = resolve(settled(settings))
+    check_space(resolution.plan)
     return Stream(resolution.plan, resolution.backend, on_stats, stats_interval_s)
 
 

@@ -10,7 +10,7 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 16_000_000
-_MAX_SKIPPED_BYTES = 1_000_000_000  # of lines that are longer; a file full of holes has no end that anybody would see
+_MAX_SKIPPED_BYTES = 250_000_000  # of lines that are longer; a file full of holes has no end that anybody would see
 # Opening a pipe waits for its other end, unless asked not to; without O_BINARY Windows would change line ends.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -37,7 +37,9 @@ def open_regular(path: Path) -> BinaryIO:
 def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     """All bytes of an ordinary file, None when it has more than that. Raises OSError as `open_regular` does."""
     with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            return None
+        content = file.read(max_bytes + 1)  # it may grow meanwhile
     return content if len(content) <= max_bytes else None
 
 

