@@ -89,9 +89,9 @@ JUNK = [
     b"",
     b"\0" * 5000,
     b"\xff\xfe",
-    b"{" * 5000,
-    b"[" * 100_000,
-    b"9" * 100_000,
+    b"{" * 3000,
+    b"[" * 3000,
+    b"9" * 5000,
     b"NaN",
     b"1e999",
     b'"\\ud800"',
@@ -204,6 +204,7 @@ def remove(path: Path) -> None:
 # -- whatever was changed -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)  # for all examples, on a machine that is busy
 @trying_each
 @hypothesis_settings(
     max_examples=120,
@@ -215,9 +216,11 @@ def test_documents_and_logs_with_anything_in_them(name: str, sound: dict[str, Pa
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ome.zarr"
         shutil.copytree(sound[data.draw(st.sampled_from(list(sound)))], path)
-        files = sorted(file for pattern in ("*.json", "*.jsonl", "*.xml") for file in path.rglob(pattern))
+        files = sorted(
+            file.relative_to(path) for file in path.rglob("*.*") if file.suffix in (".json", ".jsonl", ".xml")
+        )
         for _ in range(data.draw(st.integers(1, 3))):
-            file = data.draw(st.sampled_from(files))
+            file = path / data.draw(st.sampled_from(files))
             content = file.read_bytes()
             try:
                 if file.suffix == ".jsonl" and data.draw(st.booleans()):
@@ -226,10 +229,10 @@ def test_documents_and_logs_with_anything_in_them(name: str, sound: dict[str, Pa
                     content = mutate_json(data, content.decode())
                 else:
                     content = mutate_bytes(data, content)
-            except (ValueError, IndexError, KeyError):
+            except (ValueError, IndexError, KeyError, RecursionError):
                 content = mutate_bytes(data, content)  # it was changed before, and is no JSON any more
             file.write_bytes(content)
-            note(f"{file.relative_to(path)}: {content[:2000]!r}")
+            note(f"{file.relative_to(path)}: {content[:1000]!r}")
         bears(name, path)
 
 
@@ -308,7 +311,7 @@ BOMBS: dict[str, bytes] = {
 
 
 LOGS: dict[str, bytes] = {
-    "no line end": b"[" * 100_000_000,
+    "no line end": b"[" * 3000_000,
     "lists": of(b"[]") + b"\n",
     "depth": b'{"a":' * 3_000_000 + b"\n",
     "empty lines": b"\n" * 300_000,

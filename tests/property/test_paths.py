@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -69,6 +70,7 @@ def same_to_some_file_system(path: str) -> str:
     return unicodedata.normalize("NFKC", path).casefold()
 
 
+@pytest.mark.timeout(600)  # for all examples, on a machine that is busy
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(layout=layouts())
 def test_every_path_is_inside_the_root_and_unlike_all_others(layout: dict[str, Any]) -> None:
