@@ -151,7 +151,7 @@ def mutate_bytes(data: st.DataObject, content: bytes) -> bytes:
 
 
 def mutate_log(data: st.DataObject, content: bytes) -> bytes:
-    log = content.splitlines(keepends=True)
+    log = content.splitlines(keepends=True) or [b""]
     number = data.draw(st.integers(0, len(log) - 1))
     log[number] = mutate_json(data, log[number].decode()) + b"\n"
     return b"".join(log)
