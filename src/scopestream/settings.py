@@ -133,6 +133,7 @@ class AcquisitionSettings(Model):
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
     checksums: bool = True
+    min_free: Annotated[ByteSize, Field(gt=0)] | None = None
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -156,6 +157,7 @@ class AcquisitionSettings(Model):
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,
             checksums: bool = True,
+            min_free: int | str | None = None,
         ) -> None: ...
 
     @field_validator("path", mode="before")
