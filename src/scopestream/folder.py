@@ -57,7 +57,7 @@ class NewRoot:
             raise
 
     def keep(self) -> None:
-        """The new dataset is there to stay. Warns where the old one cannot be deleted: no reason to keep a camera out."""
+        """The new dataset is there to stay. Warns where the old one cannot be deleted, which is no reason to stop."""
         if self._replaced is None:
             return
         try:

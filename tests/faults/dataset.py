@@ -97,9 +97,7 @@ class Dataset:
     def exact(self, arrays: dict[int, Planes | str], numbers: Iterable[int]) -> set[int]:
         """Which of the frames are there as they were sent, at every level that a frame has by itself."""
         n_levels = 1 if self.settings.downscale_z else len(self.plan.images[0].arrays)
-        return {
-            number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))
-        }
+        return {number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))}
 
     def wrong_pairs(self, arrays: dict[int, Planes | str], n_frames: int) -> list[int]:
         """Of `downscale_z`: second frames of pairs whose plane at level 1 is neither theirs nor still empty."""
@@ -126,13 +124,13 @@ class Dataset:
         """The files that hold parts of a frame, at every level, and how many chunks each has."""
         image, index = self._route.locate(number)
         files = []
-        for array in [self.plan.arrays[number] for number in self.plan.images[image].arrays]:
+        for array in [self.plan.arrays[at] for at in self.plan.images[image].arrays]:
+            folder, n_chunks = self.root / array.path / "c", chunks_of_a_file(array)
             halved = [i >> (array.level * (axis == self.settings.halved_z)) for axis, i in enumerate(index)]
             place = [i // size for i, size in zip(halved, array.file_shape, strict=False)]
-            grid = [range(-(-size // step)) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)]
-            for tile in product(*grid):
-                path = self.root / array.path / "c"
-                files.append((path.joinpath(*map(str, (*place, *tile))), chunks_of_a_file(array)))
+            counts = [-(-size // step) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)]
+            for tile in product(*map(range, counts)):
+                files.append((folder.joinpath(*map(str, (*place, *tile))), n_chunks))
         return files
 
     def _stamps_of_pair(self, first: int, second: int) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """The same kill for scopestream and for ome-writers: `python -m tests.faults.rivals [FOLDER]` prints a table.
 
 Each takes 307 frames of 1024 x 1024 pixels, 200 a second if it can, and is killed (SIGKILL) two seconds later, while it
-waits for the next one; nobody calls `flush`. What counts are the frames that are then read back exactly, one by one, by zarr-python or tensorstore,
-whichever did not write them.
+waits for the next one; nobody calls `flush`. What counts are the frames that are then read back exactly, one by one, by
+zarr-python or tensorstore, whichever did not write them.
 """
 
 from __future__ import annotations

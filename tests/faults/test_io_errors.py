@@ -196,6 +196,7 @@ def promised(dataset: Dataset, outcome: Outcome, fault: Fault, in_log: set[int])
     if not dataset.is_live:
         return set()  # acquire-zarr keeps complete shards, and which those are only it knows
     flushed = set(range(outcome.flushed))
-    if fault.mode is Mode.FAIL_FROM and dataset.plan.unit is not WriteUnit.SHARD and dataset.settings.codec.name != "none":
+    is_appended = dataset.plan.unit is not WriteUnit.SHARD and dataset.settings.codec.name != "none"
+    if fault.mode is Mode.FAIL_FROM and is_appended:
         return flushed  # the index of compressed chunks is written after them, and now it cannot be
     return flushed | in_log

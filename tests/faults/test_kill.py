@@ -18,7 +18,7 @@ from tests.faults.dataset import Dataset, Reader, chunks_of_a_file, python_reade
 from tests.faults.kills import BACKENDS, Kill
 from tests.faults.node import NoZarritaError, Zarrita, install
 from tests.faults.results import Numbers, Results
-from tests.faults.victim import CAN_FORK, Seen, acquire, kill
+from tests.faults.victim import CAN_FORK, acquire, kill
 
 N_KILLS = int(os.environ.get("SCOPESTREAM_KILLS", "300"))  # of the campaign
 # Every layout, codec and depth with "inplace", and something of each of the others.

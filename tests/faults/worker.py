@@ -64,7 +64,13 @@ class Worker:
             command.append(str(self._folder / "control"))
         with (self._folder / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command,
+                cwd=_ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         self._process = process
         # A queue of its own for each process: what a dead one may still say is no answer to the next trial.
