@@ -11,8 +11,10 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from time import time
 from typing import Any, Literal, NamedTuple
 
+from scopestream.durable import sync_data
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 
@@ -34,6 +36,13 @@ class Record(NamedTuple):
     crc32c: int | None = None
 
 
+class Mark(NamedTuple):
+    """A place in the log: its bytes up to there, and how often lines of frames were added."""
+
+    end: int
+    n_added: int
+
+
 class FrameLog:
     """Appends lines, each with one write, so that after a kill a line is complete or absent. Safe from any thread."""
 
@@ -48,6 +57,7 @@ class FrameLog:
         self._lock = threading.Lock()
         # A kill may have cut off the last line.
         self._torn = self._size() > 0 and os.pread(self._file, 1, self._size() - 1) != b"\n"
+        self._n_added = 0
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
         """Log frames that share a status. Raises OSError when the disk does not take it.
@@ -72,6 +82,29 @@ class FrameLog:
                 for number, time_s, metadata, crc32c in records
             ]
         )
+        self._append(text)
+        with self._lock:
+            self._n_added += 1
+
+    def mark(self) -> Mark:
+        """The lines that are there by now."""
+        with self._lock:
+            return Mark(self._size(), self._n_added)
+
+    def sync(self, mark: Mark) -> None:
+        """Log that what the lines before the mark say holds after a power loss, and let the log survive it.
+
+        Raises OSError when the disk does not take it.
+        """
+        self._append(f'{{"synced":{mark.end},"time":{time():.6f}}}\n')
+        sync_data(self._file)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, text: str) -> None:
         with self._lock:
             if self._torn:  # a full disk took a part of a line
                 text = "\n" + text
@@ -83,11 +116,6 @@ class FrameLog:
 
     def _size(self) -> int:
         return os.fstat(self._file).st_size
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
 
 def _literal(text: str) -> str:
@@ -107,5 +135,5 @@ def read_frames(path: str | Path) -> Iterator[dict[str, Any]]:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict):
+            if isinstance(record, dict) and "frame" in record:
                 yield record

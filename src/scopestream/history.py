@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,17 +36,19 @@ class History:
     """
 
     def __init__(self, plan: LayoutPlan) -> None:
-        numbers, statuses, checksums = array("q"), array("B"), array("q")
+        numbers, statuses, checksums, ends = array("q"), array("B"), array("q"), array("q")
         self.n_damaged = n_synced = 0
-        for record in self._records(plan.root / FRAME_LOG):
-            if "synced" in record:
-                n_synced = len(numbers)
+        for end, record in self._records(plan.root / FRAME_LOG):
+            if "synced" in record:  # lines from before that sync began, others may have come while it went on
+                synced = record["synced"]
+                n_synced = bisect_right(ends, synced) if type(synced) is int else n_synced
                 continue
             number, status, checksum = record.get("frame"), record.get("status"), record.get("crc32c")
             total = _UNBOUNDED if plan.n_frames is None else plan.n_frames
             if type(number) is not int or not 0 <= number < total or status not in _CODES:
                 self.n_damaged += 1
                 continue
+            ends.append(end)
             numbers.append(number)
             statuses.append(_CODES[status])
             checksums.append(checksum if type(checksum) is int and 0 <= checksum < 1 << 32 else _NO_CHECKSUM)
@@ -70,7 +73,8 @@ class History:
         """Frames by status."""
         return {status: int((self.statuses == code).sum()) for status, code in _CODES.items()}
 
-    def _records(self, path: Path) -> Iterator[dict[str, Any]]:
+    def _records(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each record, after the number of bytes of the log up to its end."""
         try:
             log = open_regular(path)
         except FileNotFoundError:
@@ -82,7 +86,7 @@ class History:
                 except (ValueError, RecursionError):
                     record = None
                 if isinstance(record, dict):
-                    yield record
+                    yield log.tell(), record
                 elif line.strip():
                     self.n_damaged += line.endswith(b"\n")
 

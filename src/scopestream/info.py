@@ -366,7 +366,8 @@ def _count_log(info: DatasetInfo) -> dict[str, int] | None:
         with (info.path / FRAME_LOG).open("rb") as log:
             while line := log.readline(MAX_LINE_BYTES):
                 status = _status_of(line)
-                counts[status] = counts.get(status, 0) + 1
+                if status is not None:
+                    counts[status] = counts.get(status, 0) + 1
                 while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                     line = log.readline(MAX_LINE_BYTES)  # the rest of a line that nobody should have written
     except OSError as error:
@@ -377,12 +378,15 @@ def _count_log(info: DatasetInfo) -> dict[str, int] | None:
     return counts
 
 
-def _status_of(line: bytes) -> str:
+def _status_of(line: bytes) -> str | None:
+    """What became of a frame; None where the line tells what was synced."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         # A kill may cut the last line off; that is not damage.
         return "unreadable" if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES else "cut off"
+    if "synced" in _dict(record):
+        return None
     status = _dict(record).get("status")
     return status if status in ("written", "skipped", "dropped", "failed") else "unreadable"
 
