@@ -19,6 +19,7 @@ from numcodecs import blosc, zstd
 
 from scopestream.contract import Block, Capabilities, WriteUnit
 from scopestream.document import array_document, replacing, stored_length, write_document
+from scopestream.durable import Unsynced
 from scopestream.geometry import Geometry
 from scopestream.memory import PAGE
 from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
@@ -58,6 +59,7 @@ class InplaceBackend:
         batches=True,
         direct_io=True,
         resumes=True,
+        durable=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -115,7 +117,9 @@ class InplaceSink:
         self._resumes = resumes
         self._lengths = [array.shape[0] for array in plan.arrays]
         self._published = list(self._lengths)  # what the documents say
-        self._lock = threading.Lock()
+        self._unsynced = Unsynced(plan.root, careful=plan.settings.durability == "disk")
+        self._extending = threading.Lock()  # for the lengths
+        self._lock = threading.Lock()  # for what follows
         self._shards: dict[Key, ShardFile] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()  # shards that may have an open file, the last used last
         self._closed = False
@@ -150,7 +154,7 @@ class InplaceSink:
 
     def extend(self, array: int, length: int) -> None:
         """The shape that readers see grows by whole files, so that it changes once per file, not once per frame."""
-        with self._lock:
+        with self._extending:
             self._lengths[array] = max(self._lengths[array], length)
             if length > self._published[array]:
                 self._publish_length(array, round_up(length, self._arrays[array].file_shape[0]))
@@ -161,6 +165,11 @@ class InplaceSink:
         for shard in shards:
             shard.flush()
 
+    def sync(self) -> None:
+        self._unsynced.careful = True
+        self.flush()
+        self._unsynced.sync()
+
     def close(self) -> None:
         if self._closed:
             return
@@ -169,6 +178,8 @@ class InplaceSink:
         lengths = [number for number, length in enumerate(self._lengths) if length != self._published[number]]
         steps = [shard.finish for shard in self._shards.values()]
         steps += [partial(self._publish_length, number, self._lengths[number]) for number in lengths]
+        if self._unsynced.careful:
+            steps.append(self._unsynced.sync)
         for step in steps:
             try:
                 step()
@@ -179,7 +190,9 @@ class InplaceSink:
 
     def _publish_length(self, array: int, length: int) -> None:
         plan = self._arrays[array]
-        write_document(self._paths[array], array_document(plan, (length, *plan.shape[1:])))
+        document = array_document(plan, (length, *plan.shape[1:]))
+        write_document(self._paths[array], document, synced=self._unsynced.careful)
+        self._unsynced.named(self._paths[array] / "zarr.json")
         self._published[array] = length
 
     def _store(self, blocks: Sequence[Block], *, final: bool) -> None:
@@ -235,11 +248,12 @@ class InplaceSink:
         try:
             self._write_chunk(path, data)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._unsynced.make_folders(path.parent)
             self._write_chunk(path, data)
+        self._unsynced.named(path)
 
     def _write_chunk(self, path: Path, data: bytes | memoryview) -> None:
-        with replacing(path) as temporary:
+        with replacing(path, synced=self._unsynced.careful) as temporary:
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY, 0o666)
             try:
                 if self._sparse:
@@ -282,6 +296,7 @@ class InplaceSink:
                 path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
                 n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,
                 resumes=self._resumes,
+                unsynced=self._unsynced,
             )  # fmt: skip
         # A chunk of several frames may be flushed, and so stored, once for each of them.
         times = 1 if geometry.n_deep == 1 else geometry.n_deep + 1
@@ -293,6 +308,7 @@ class InplaceSink:
             # frame in several files nobody knows which chunks go together.
             every_s=_PUBLISH_EVERY_S if geometry.files == (1, 1) else 0.0,
             sparse=self._sparse, resumes=self._resumes,
+            unsynced=self._unsynced,
         )  # fmt: skip
 
     def _came(self, key: Key, n_blocks: int) -> None:
@@ -305,10 +321,10 @@ class InplaceSink:
             shard.n_left -= n_blocks
             if shard.n_left:
                 return
-            try:
-                shard.finish()
-            except OSError:
-                return
+        try:
+            shard.finish()
+        except OSError:
+            return
         with self._lock:
             del self._shards[key]
             self._recent.pop(key, None)

@@ -16,6 +16,7 @@ from math import isnan
 from numbers import Real
 from time import monotonic, perf_counter_ns
 
+from scopestream.checkpoint import Checkpoints
 from scopestream.delivery import Delivery
 from scopestream.errors import CloseTimeoutError
 from scopestream.failures import Failures, describe
@@ -68,6 +69,7 @@ class Closing:
         counters: Counters,
         failures: Failures,
         reporter: Reporter | None,
+        checkpoints: Checkpoints | None,
         lock_of_dataset: DatasetLock,
         is_resumed: bool,
     ) -> None:
@@ -76,7 +78,7 @@ class Closing:
         self._writer, self._delivery = writer, delivery
         self._log, self._metadata = log, metadata
         self._counters, self._failures = counters, failures
-        self._reporter = reporter
+        self._reporter, self._checkpoints = reporter, checkpoints
         self._lock_of_dataset, self._is_resumed = lock_of_dataset, is_resumed
         self._last = Task(self._finish)
         self._step: tuple[str, int] | None = None  # what is done now, and since when, in ns
@@ -121,7 +123,8 @@ class Closing:
             _thread.start_new_thread(close, ())  # takes no lock of the module `threading`, which may be held as well
         except RuntimeError:  # the interpreter ends
             close()
-        if not (self._writer.is_own_thread or (self._reporter is not None and self._reporter.is_own_thread)):
+        others = [thread for thread in (self._reporter, self._checkpoints) if thread is not None]
+        if not (self._writer.is_own_thread or any(thread.is_own_thread for thread in others)):
             done.acquire()
         try:
             self._warn("nothing refers to it any more")
@@ -158,6 +161,8 @@ class Closing:
     def _begin(self) -> None:
         self.is_closed = True
         with self._lock:
+            if self._checkpoints is not None:
+                self._checkpoints.is_over = True
             try:
                 self._intake.finish()
             except Exception as error:
@@ -178,6 +183,8 @@ class Closing:
     def _ended(self, timeout_s: float | None) -> None:
         self._writer.join()
         atexit.unregister(self._at_exit)
+        if self._checkpoints is not None:
+            self._checkpoints.join(timeout_s)
         if self._reporter is not None:
             self._reporter.close(timeout_s)
 
@@ -204,13 +211,15 @@ class Closing:
             name, since_ns = step
             return f"Not done for {(perf_counter_ns() - since_ns) / 1e9:.1f} s: {name}."
         if not self._has_begun:
-            return f"A call of append, write, skip or flush in another thread has not returned{frames}."
+            return f"A call of append, write, skip or flush, or a checkpoint, has not returned{frames}."
         return f"{n_blocks} blocks wait for backend {self._plan.backend!r}{frames}."
 
     # -- on a writer thread -----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be."""
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         self._do("storing the levels of the last planes", self._delivery.finish)
         self._do(f"closing backend {self._plan.backend!r}", self._close_arrays)
         self._do("closing the frame log", self._log.close)

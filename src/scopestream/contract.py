@@ -14,7 +14,7 @@ import numpy as np
 
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
 
-__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "ResumingBackend", "Sink", "WriteUnit"]
+__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "DurableSink", "ResumingBackend", "Sink", "WriteUnit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Capabilities:
     direct_io   it can write past the page cache; blocks then lie in memory that starts at a page, unless it is of
                 the caller (`copy=False`)
     resumes     it is a `ResumingBackend`: it goes on with a dataset that was closed, or killed
+    durable     its sink is a `DurableSink`: what it stored can be made to survive a power loss
     codecs      names of the codecs
     schemes     where it can write: "file", "s3", ...
     """
@@ -43,6 +44,7 @@ class Capabilities:
     batches: bool = False
     direct_io: bool = False
     resumes: bool = False
+    durable: bool = False
 
 
 class Sink(Protocol):
@@ -87,6 +89,23 @@ class BatchSink(Sink, Protocol):
         """Store final blocks, as `write` would one after the other.
 
         Raises OSError when any of them could not be stored. Each is then written once more by itself.
+        """
+
+
+class DurableSink(Sink, Protocol):
+    """A sink whose frames survive a power loss once `sync` returned.
+
+    It is careful from the first call of `sync` on, and from the start when `plan.settings.durability` is "disk": then
+    nothing that it does later, `close` included, can make a frame unreadable that was synced, wherever a power loss
+    falls. `close` of a careful sink syncs what it leaves.
+    """
+
+    def sync(self) -> None:
+        """As `flush`; and all that was written, documents and names included, is on stable storage: data before what
+        names it.
+
+        Never called twice at once, nor together with `flush` or `close`. Other threads may write meanwhile only if the
+        sink was careful before. Raises OSError when the system does not promise it; then each later call does, too.
         """
 
 

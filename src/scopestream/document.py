@@ -11,6 +11,7 @@ from time import sleep
 from typing import Any
 
 from scopestream.dimensions import Codec
+from scopestream.durable import sync_path
 from scopestream.errors import DatasetError
 from scopestream.plan import ArrayPlan
 from scopestream.untrusted import read_bounded
@@ -75,21 +76,36 @@ def _bytes_codec(itemsize: int) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well: readers see the old file or the new one."""
+def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well: readers see the old file or the new one.
+
+    synced  whether that holds after a power loss as well: the new file is on stable storage before it gets the name.
+            The name is when the folder was synced, which is left to the caller
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        if synced:
+            sync_path(temporary)
         _move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Let `path` have that content: readers see the old one or the new one, never a part."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def replace_file(path: Path, content: bytes | memoryview, *, synced: bool = False) -> None:
+    """Let `path` have that content: readers see the old one or the new one, never a part.
+
+    `synced` as for `replacing`.
+    """
+    with replacing(path, synced=synced) as temporary:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
 
 
 def _move(temporary: Path, path: Path) -> None:
@@ -104,9 +120,9 @@ def _move(temporary: Path, path: Path) -> None:
             sleep(0.02)
 
 
-def write_document(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write `zarr.json` into a folder that exists."""
-    replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode())
+def write_document(folder: Path, document: Mapping[str, Any], *, synced: bool = False) -> None:
+    """Write `zarr.json` into a folder that exists. `synced` as for `replacing`."""
+    replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode(), synced=synced)
 
 
 def read_document(folder: Path) -> dict[str, Any]:

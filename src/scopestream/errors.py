@@ -59,6 +59,10 @@ class StreamClosedError(ScopestreamError, ValueError):
     """The stream was closed before this call, or belongs to the process that this one was forked from."""
 
 
+class NotDurableError(ScopestreamError, NotImplementedError):
+    """The backend cannot make frames survive a power loss; nothing was done."""
+
+
 class WriteError(ScopestreamError, OSError):
     """Frames that were accepted could not be stored. `__cause__` is what went wrong first; later errors are notes.
 

@@ -11,8 +11,10 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from time import time
 from typing import Any, Literal, NamedTuple, get_args
 
+from scopestream.durable import sync_data
 from scopestream.errors import DatasetError
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
@@ -38,6 +40,13 @@ class Record(NamedTuple):
     crc32c: int | None = None
 
 
+class Mark(NamedTuple):
+    """A place in the log: its bytes up to there, and how often lines of frames were added."""
+
+    end: int
+    n_added: int
+
+
 class FrameLog:
     """Appends lines, each with one write, so that after a kill a line is complete or absent. Safe from any thread."""
 
@@ -52,6 +61,7 @@ class FrameLog:
         self._lock = threading.Lock()
         # A kill may have cut off the last line.
         self._torn = self._size() > 0 and os.pread(self._file, 1, self._size() - 1) != b"\n"
+        self._n_added = 0
 
     def add(self, records: Iterable[Record], status: Status, reason: str | None = None) -> None:
         """Log frames that share a status. Raises OSError when the disk does not take it.
@@ -76,6 +86,29 @@ class FrameLog:
                 for number, time_s, metadata, crc32c in records
             ]
         )
+        self._append(text)
+        with self._lock:
+            self._n_added += 1
+
+    def mark(self) -> Mark:
+        """The lines that are there by now."""
+        with self._lock:
+            return Mark(self._size(), self._n_added)
+
+    def sync(self, mark: Mark) -> None:
+        """Log that what the lines before the mark say holds after a power loss, and let the log survive it.
+
+        Raises OSError when the disk does not take it.
+        """
+        self._append(f'{{"synced":{mark.end},"time":{time():.6f}}}\n')
+        sync_data(self._file)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, text: str) -> None:
         with self._lock:
             if self._torn:  # a full disk took a part of a line
                 text = "\n" + text
@@ -87,11 +120,6 @@ class FrameLog:
 
     def _size(self) -> int:
         return os.fstat(self._file).st_size
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
 
 def _literal(text: str) -> str:
@@ -126,6 +154,16 @@ def parse_record(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and _is_sane(record) else None
+
+
+def parse_mark(line: bytes) -> int | None:
+    """Bytes of the log whose lines hold after a power loss, as `FrameLog.sync` has noted; None for other lines."""
+    try:
+        mark = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    synced = mark.get("synced") if isinstance(mark, dict) else None
+    return synced if _is_count(synced) else None
 
 
 def _is_sane(record: dict[str, Any]) -> bool:

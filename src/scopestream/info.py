@@ -17,7 +17,7 @@ from typing import Any
 
 from scopestream.document import read_document
 from scopestream.errors import DatasetError
-from scopestream.framelog import FRAME_LOG, parse_record
+from scopestream.framelog import FRAME_LOG, parse_mark, parse_record
 from scopestream.untrusted import lines, open_regular
 
 # More than any sound dataset has; what goes beyond costs neither time nor memory.
@@ -431,7 +431,8 @@ def _count_log(info: DatasetInfo) -> dict[str, int] | None:
         with open_regular(info.path / FRAME_LOG) as log:
             for line in lines(log):
                 status = _status_of(line)
-                counts[status] = counts.get(status, 0) + 1
+                if status is not None:
+                    counts[status] = counts.get(status, 0) + 1
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -442,10 +443,13 @@ def _count_log(info: DatasetInfo) -> dict[str, int] | None:
     return counts
 
 
-def _status_of(line: bytes | None) -> str:
+def _status_of(line: bytes | None) -> str | None:
+    """What became of a frame; None where the line tells what was synced."""
     record = None if line is None else parse_record(line)
     if record is not None:
         return str(record["status"])
+    if line is not None and parse_mark(line) is not None:
+        return None
     # A kill may cut the last line off; that is not damage.
     return "unreadable" if line is None or line.endswith(b"\n") else "cut off"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from yaozarrs import v05
 
 from scopestream.document import MAX_DOCUMENT_BYTES, group_document, replace_file, write_document
+from scopestream.durable import sync_everything, sync_folder
 from scopestream.errors import MetadataError
 from scopestream.jsontext import text_to_json, to_json
 from scopestream.omexml import ome_document
@@ -28,6 +30,7 @@ class MetadataWriter:
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._plan = plan
+        self._careful = False
         self._extra: dict[str, Any] = {}
         self._state: dict[str, Any] = {
             "version": version("scopestream"),
@@ -53,6 +56,15 @@ class MetadataWriter:
         """Let the root, with these attributes, say that frames come again."""
         self.adopt(attributes)
         self._write_root([None] * _n_channels(self._plan))
+
+    def sync(self) -> None:
+        """Let all documents survive a power loss, and from now on whatever is written after them.
+
+        The first time that takes a sync of everything, since there may be thousands.
+        """
+        if not self._careful:
+            sync_everything(self._plan.root)
+            self._careful = True
 
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
         """Keep `mapping` under `attributes[namespace]` of the root document."""
@@ -92,7 +104,7 @@ class MetadataWriter:
     def _write_root(self, windows: Windows) -> None:
         plan = self._plan
         attributes: dict[str, Any] = {"ome": self._root_attributes(windows), "scopestream": self._state, **self._extra}
-        write_document(plan.root, group_document(attributes))
+        self._write_group(plan.root, attributes)
 
     def _root_attributes(self, windows: Windows) -> dict[str, Any]:
         if self._plan.kind == "image":
@@ -121,7 +133,7 @@ class MetadataWriter:
         """The groups between the root and the images."""
         for folder, attributes in self._collection_groups():
             folder.mkdir(parents=True, exist_ok=True)
-            write_document(folder, group_document({"ome": attributes} if attributes else {}))
+            self._write_group(folder, {"ome": attributes} if attributes else {})
 
     def _write_images(self, windows: Windows) -> None:
         if self._plan.kind == "image":
@@ -129,11 +141,19 @@ class MetadataWriter:
         for image in self._plan.images:
             folder = self._plan.root / image.path
             folder.mkdir(exist_ok=True)
-            write_document(folder, group_document({"ome": image_attributes(self._plan, image, windows)}))
+            self._write_group(folder, {"ome": image_attributes(self._plan, image, windows)})
 
     def _write_xml(self, lengths: Mapping[int, int], records: Iterable[Mapping[str, Any]]) -> None:
         text = ome_document(self._plan, lengths, records)
-        replace_file(self._plan.root / "OME" / "METADATA.ome.xml", text.encode())
+        path = self._plan.root / "OME" / "METADATA.ome.xml"
+        replace_file(path, text.encode(), synced=self._careful)
+        if self._careful:
+            sync_folder(path.parent)
+
+    def _write_group(self, folder: Path, attributes: Mapping[str, Any]) -> None:
+        write_document(folder, group_document(attributes), synced=self._careful)
+        if self._careful:
+            sync_folder(folder)
 
 
 def image_attributes(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> dict[str, Any]:

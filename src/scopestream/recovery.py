@@ -116,7 +116,7 @@ def _write_documents(dataset: Dataset, outcome: Recovery) -> None:
     for array in plan.arrays:
         length = lengths[array.image]
         if array.growable and stored_length(plan.root / array.path) != length:
-            write_document(plan.root / array.path, array_document(array, (length, *array.shape[1:])))
+            write_document(plan.root / array.path, array_document(array, (length, *array.shape[1:])), synced=True)
     metadata = MetadataWriter(plan)
     metadata.adopt(dataset.attributes)
     metadata.write_collections()

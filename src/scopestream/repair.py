@@ -15,6 +15,7 @@ import numpy as np
 
 from scopestream.dataset import Dataset, differing_documents
 from scopestream.document import array_document, replacing, write_document
+from scopestream.durable import sync_data, sync_file
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
 from scopestream.salvage import salvage
@@ -135,7 +136,7 @@ class _Array:
             return True
         if not salvaged.is_all:
             os.link(path, _free_name(path))  # what nobody could name stays beside, for people
-        with replacing(path) as temporary:
+        with replacing(path, synced=True) as temporary:
             _copy_chunks(path, temporary, index)
         self._stored.forget(path)
         return True
@@ -198,7 +199,9 @@ def _move_index(file: int, index: np.ndarray, at: int) -> None:
     data = encode_index(index)
     if os.pwrite(file, data, at) != len(data):
         raise OSError(f"an index of {len(data)} bytes was not written whole")
+    sync_data(file)  # before the old one is cut off: a power loss may keep what came last
     os.ftruncate(file, at + len(data))
+    sync_file(file)
 
 
 def _copy_chunks(path: Path, target_path: Path, index: np.ndarray) -> None:
@@ -223,7 +226,7 @@ def _write_document(dataset: Dataset, number: int) -> None:
         last = max((at[0] for at, _ in dataset.stored(number, lambda _: None).files()), default=-1)
         length = (last + 1) * array.file_shape[0]
     folder.mkdir(parents=True, exist_ok=True)
-    write_document(folder, array_document(array, (length, *array.shape[1:])))
+    write_document(folder, array_document(array, (length, *array.shape[1:])), synced=True)
 
 
 def _leftovers(root: Path) -> Iterator[Path]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Downscale = Literal["mean", "nearest", "mode"]
 MAX_AXES = 5  # OME-Zarr 0.5, "multiscales" metadata: length of axes between 2 and 5
+DEFAULT_CHECKPOINT_S = 1.0
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _TYPE_RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
 
@@ -134,6 +135,8 @@ class AcquisitionSettings(Model):
     direct_io: bool = False
     checksums: bool = True
     min_free: Annotated[ByteSize, Field(gt=0)] | None = None
+    durability: Literal["process", "disk"] = "process"
+    checkpoint_s: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] | None = None
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -158,6 +161,8 @@ class AcquisitionSettings(Model):
             direct_io: bool = False,
             checksums: bool = True,
             min_free: int | str | None = None,
+            durability: Literal["process", "disk"] = "process",
+            checkpoint_s: float | None = None,
         ) -> None: ...
 
     @field_validator("path", mode="before")
@@ -274,6 +279,13 @@ class AcquisitionSettings(Model):
         """Which axis, in storage order, is halved from level to level besides those of the frame."""
         axes = [axis for axis, dimension in enumerate(self.axes[:-2]) if dimension.type == "space"]
         return axes[0] if self.downscale_z and axes and self.axes[axes[0]].count != 1 else None
+
+    @property
+    def checkpoint_interval_s(self) -> float | None:
+        """How often what arrived is published, and synced with `durability="disk"`, unasked; None: never."""
+        if self.checkpoint_s is None and self.durability == "disk":
+            return DEFAULT_CHECKPOINT_S
+        return self.checkpoint_s
 
     @property
     def scheme(self) -> str:

@@ -12,12 +12,13 @@ from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
+from scopestream.checkpoint import Checkpoints
 from scopestream.closing import Closing, check_timeout, to_the_end
 from scopestream.contract import Backend, ResumingBackend
 from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
 from scopestream.diskspace import check_space
-from scopestream.errors import MemoryLimitError, StreamClosedError, StreamFullError, WriteError
+from scopestream.errors import MemoryLimitError, NotDurableError, StreamClosedError, StreamFullError, WriteError
 from scopestream.failures import Failures
 from scopestream.folder import NewRoot, OldRoot, settled
 from scopestream.framelog import FrameLog
@@ -72,6 +73,7 @@ class Stream:
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
+        self._can_sync = backend.capabilities.durable
         self._lock = threading.RLock()
         self._process = getpid()
         route = Route(plan)
@@ -96,7 +98,10 @@ class Stream:
             opened.callback(log.close)
             sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
             opened.callback(sink.close)
-            self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures)
+            self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures, self._metadata.sync)
+            was_promised = before is not None and bool(before.history.synced.any())
+            if self._can_sync and (was_promised or plan.settings.durability == "disk"):
+                self._delivery.be_careful()
             one_thread = in_order or not backend.capabilities.concurrent
             writer = self._writer = Writer(
                 self._delivery.store,
@@ -119,11 +124,14 @@ class Stream:
                 return counters.snapshot(writer.queue_depth, writer.queue_peak)
 
             reporter = None if on_stats is None else Reporter(read, on_stats, stats_interval_s)
+            checkpoints = None
+            if (interval_s := plan.settings.checkpoint_interval_s) is not None:
+                checkpoints = Checkpoints(plan, self._lock, self._intake, self._delivery, self._failures, interval_s)
             opened.pop_all()  # from here on `close` looks after them
         self._closing = Closing(
             plan, self._lock, intake=self._intake, gate=self._gate, writer=writer, delivery=self._delivery, log=log,
             metadata=self._metadata, counters=counters, failures=self._failures, reporter=reporter,
-            lock_of_dataset=root.lock, is_resumed=before is not None,
+            checkpoints=checkpoints, lock_of_dataset=root.lock, is_resumed=before is not None,
         )  # fmt: skip
         try:
             root.keep()
@@ -259,17 +267,27 @@ class Stream:
             self._intake.check_skip(n)
             self._intake.skip(n, because)
 
-    def flush(self) -> None:
+    def flush(self, *, durable: bool = False) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
 
         Where whole shards are stored, an unfinished shard is stored as it is now and again when it is complete.
+
+        durable  return when these frames survive a power loss as well. From then on the stream is careful: nothing that
+                 it does later can make them unreadable
+        Raises NotDurableError, before anything is done, when the backend cannot do that, and WriteError when a frame
+        could not be stored or synced.
         """
         if self._process != getpid():
             self._refuse()
         with self._lock:
             self._begin()
+            if durable and not self._can_sync:
+                raise NotDurableError(
+                    f"Backend {self._plan.backend!r} cannot make frames survive a power loss; nothing was done. Call "
+                    f"flush() without durable=True, or choose another backend (`scopestream backends` lists them)."
+                )
             self._intake.store_open()
-            publish = Task(self._delivery.publish)
+            publish = Task(self._delivery.sync if durable else self._delivery.publish)
             to_the_end(lambda: self._writer.run(publish))
             self._failures.check()
 
