@@ -6,6 +6,7 @@ from array import array
 
 import numpy as np
 
+from scopestream.errors import DatasetError
 from scopestream.framelog import FRAME_LOG, STATUSES, Status, parse_mark, parse_record
 from scopestream.plan import LayoutPlan
 from scopestream.untrusted import lines, open_regular
@@ -26,6 +27,8 @@ class History:
     synced     bool, whether the log says that the frame was on the disk, safe from a power loss
 
     n_damaged  lines that are no records, without a last one that a kill cut off
+
+    Raises DatasetError when there is a log that cannot be read; without one no frame is known.
     """
 
     def __init__(self, plan: LayoutPlan) -> None:
@@ -36,6 +39,8 @@ class History:
             log = open_regular(plan.root / FRAME_LOG)
         except FileNotFoundError:
             log = None
+        except OSError as error:
+            raise DatasetError(f"{plan.root / FRAME_LOG} cannot be read: {error.strerror or error}.") from error
         for line in () if log is None else lines(log):
             record = None if line is None else parse_record(line)
             if record is None or record["frame"] >= total:

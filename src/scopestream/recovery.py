@@ -13,6 +13,7 @@ import numpy as np
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset, open_dataset
 from scopestream.document import array_document, stored_length, write_document
+from scopestream.durable import sync_everything
 from scopestream.errors import DatasetError
 from scopestream.framelog import read_frames
 from scopestream.lock import DatasetLock, check_not_busy, read_owner
@@ -79,6 +80,7 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
         outcome = _outcome(dataset, after, repairs, n_levels, dry_run=False)
         if outcome.changed:
             _write_documents(after, outcome)
+            sync_everything(root)
     except BaseException:
         lock.abandon()
         raise
