@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset, open_dataset
 from scopestream.document import array_document, stored_length, write_document
@@ -157,4 +155,4 @@ def _records(dataset: Dataset) -> Iterator[dict[str, Any]]:
 def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
-    return {str(key): number for key, number in value.items() if type(number) in (int, float) and np.isfinite(number)}
+    return {str(key): number for key, number in value.items() if type(number) in (int, float) and abs(number) < 1e300}
