@@ -121,8 +121,10 @@ class Delivery:
         stored meanwhile are left to the next time.
         """
         with self._publishing:
+            if self._closed:
+                return
             mark = self._log.mark()
-            if self._closed or (self._synced is not None and self._synced.n_added == mark.n_added):
+            if self._synced is not None and self._synced.n_added == mark.n_added:
                 return  # nothing came since
             self._sync_all()
             self._log.sync(mark)

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from scopestream.contract import WriteUnit
-from scopestream.errors import FrameIndexError, FrameMismatchError, PlanError
+from scopestream.dataset import open_dataset
+from scopestream.errors import FrameIndexError, FrameMismatchError, NotDurableError, PlanError
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
 from scopestream.planning import make_plan
@@ -298,13 +299,55 @@ class BackendConformance:
                 self._compare(stream.plan, set(range(number + 1)))
         self._compare(stream.plan, set(range(stream.plan.n_frames or 0)))
 
+    # -- through a power failure ------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["tiles", "deep chunks", "without shards", "without shards, deep"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    @pytest.mark.parametrize("durability", ["process", "disk"])
+    def test_synced_frames_are_read_while_the_rest_is_missing(
+        self, tmp_path: Path, layout: str, codec: str, durability: str
+    ) -> None:
+        if not load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} does not declare durable")
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec, durability=durability, levels=2)
+        if self._refused(settings):
+            return
+        with open_stream(settings) as stream:
+            n_frames = stream.plan.n_frames or 0
+            for number in range(n_frames):
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.flush(durable=number % 3 != 1)
+                self._compare(stream.plan, set(range(number + 1)))
+        self._compare(stream.plan, set(range(n_frames)))
+        assert open_dataset(stream.plan.root).history.synced.all()
+
+    def test_an_unbounded_axis_grows_while_it_is_synced(self, tmp_path: Path) -> None:
+        if not load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} does not declare durable")
+        dimensions = [{"name": "t", "count": None}, {"name": "p", "coords": _POSITIONS}, *_dims()]
+        settings = self.settings(tmp_path, dimensions=dimensions, shards={"t": 2}, checkpoint_s=0.01, durability="disk")
+        plan = acquire(settings, 11)
+        self._compare(plan, set(range(11)))
+
+    def test_a_backend_that_cannot_sync_says_so(self, tmp_path: Path) -> None:
+        if load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} declares durable")
+        settings = self.settings(tmp_path, **LAYOUTS["time"])
+        with pytest.raises(PlanError, match="durability"):
+            open_stream(settings.model_copy(update={"durability": "disk"}))
+        with open_stream(settings) as stream:
+            stream.append(stamped_frame(0, (Y, X), settings.dtype))
+            with pytest.raises(NotDurableError):
+                stream.flush(durable=True)
+        self._compare(stream.plan, {0})
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
     def test_arrays_exist_before_the_first_frame(self, tmp_path: Path) -> None:
         with open_stream(self.settings(tmp_path, **LAYOUTS["positions inside"])) as stream:
             for array in stream.plan.arrays:
                 document = json.loads((stream.plan.root / array.path / "zarr.json").read_text())
                 assert document["node_type"] == "array"
-
-    # -- the contract -----------------------------------------------------------------------------------------------
 
     def test_close_is_idempotent(self, tmp_path: Path) -> None:
         settings = self.settings(tmp_path, **LAYOUTS["time"])
