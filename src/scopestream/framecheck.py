@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from math import prod
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from scopestream.dataset import Dataset
 from scopestream.stored import Index, StoredArray
 
 _N_THREADS = 4  # decoding needs no lock of the interpreter, but reading waits for the disk
+_BATCH_BYTES = 2**22  # of layers that a thread reads at once
 _Layer = tuple[np.ndarray, bool]
 
 
@@ -56,26 +59,30 @@ class FrameCheck:
         Returns whether any frame of the group is not what it should be. With chunks missing it cannot be
         told without a look at the pixels: libraries leave out chunks of zeros.
         """
-        bad = False
-        for origin in stored.origins(group):
-            entries = self._entries(stored, origin)
-            if not entries:
-                continue
-            if not stored.lacks_chunks(origin) and not self._in_doubt[entries].any():
-                self.seen[entries] = True
-                self.corrupt[entries] = False
-            else:
-                self._compare(stored, origin, *stored.layer(origin))
-                bare = [entry for entry in entries if self._history.checksums[entry] < 0]
-                self.corrupt[bare] |= stored.lacks_chunks(origin)
-                bad |= bool(self.corrupt[entries].any())
-        return bad
+        history = self._history
+        entries = history.find_all(self._dataset.route.numbers(stored.array.image, stored.ranges(group)))
+        entries = entries[self._written[entries]]
+        if not len(entries):
+            return False
+        self.seen[entries] = True
+        self.corrupt[entries] = False
+        origins = list(stored.origins(group))
+        lacks = stored.lacks_chunks(origins)
+        doubt = self._in_doubt[entries].any()
+        for origin, is_lacking in zip(origins, lacks.tolist(), strict=True):
+            if is_lacking or doubt:
+                self._look(stored, origin, is_lacking=is_lacking)
+        return bool(self.corrupt[entries].any())
 
-    def _entries(self, stored: StoredArray, origin: Index) -> list[int]:
-        """Of the frames of a layer that were logged as written."""
+    def _look(self, stored: StoredArray, origin: Index, *, is_lacking: bool) -> None:
         numbers = [self._dataset.route.number(stored.array.image, index) for index in stored.places(origin)]
-        found = [self._history.find(number) for number in numbers]
-        return [entry for entry in found if entry is not None and self._written[entry]]
+        entries = self._history.find_all(np.array(numbers, np.int64))
+        entries = entries[self._written[entries]]
+        if not is_lacking and not self._in_doubt[entries].any():
+            return
+        self._compare(stored, origin, *stored.layer(origin))
+        if is_lacking:  # and no checksum says that this is right
+            self.corrupt[entries[self._history.checksums[entries] < 0]] = True
 
     def _compare(self, stored: StoredArray, origin: Index, pixels: np.ndarray, sound: bool) -> None:
         history = self._history
@@ -94,12 +101,15 @@ def reading_threads() -> ThreadPoolExecutor:
 
 
 def _layers(stored: StoredArray, group: Index, pool: ThreadPoolExecutor) -> Iterator[tuple[Index, _Layer]]:
-    """The origin of every layer of a group with what is read there, in order; a few are read ahead."""
-    waiting: deque[tuple[Index, Future[_Layer]]] = deque()
-    for origin in stored.origins(group):
-        waiting.append((origin, pool.submit(stored.layer, origin)))
+    """The origin of every layer of a group with what is read there, in order; some are read ahead."""
+    array = stored.array
+    n_at_once = max(1, _BATCH_BYTES // (prod(array.chunks[:-2]) * array.frame_bytes))
+    origins = stored.origins(group)
+    waiting: deque[tuple[list[Index], Future[list[_Layer]]]] = deque()
+    while batch := list(islice(origins, n_at_once)):
+        waiting.append((batch, pool.submit(stored.layers, batch)))
         if len(waiting) > _N_THREADS:
-            first, layer = waiting.popleft()
-            yield first, layer.result()
-    for first, layer in waiting:
-        yield first, layer.result()
+            first, layers = waiting.popleft()
+            yield from zip(first, layers.result(), strict=True)
+    for first, layers in waiting:
+        yield from zip(first, layers.result(), strict=True)

@@ -68,6 +68,14 @@ class History:
         at = int(np.searchsorted(self.numbers, number))
         return at if at < len(self.numbers) and self.numbers[at] == number else None
 
+    def find_all(self, numbers: np.ndarray) -> np.ndarray:
+        """The entries of those of many frames that the log has."""
+        if not len(self.numbers):
+            return np.empty(0, np.int64)
+        at = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        entries: np.ndarray = at[self.numbers[at] == numbers]
+        return entries
+
     def are(self, *statuses: Status) -> np.ndarray:
         """Which entries have one of these statuses."""
         return np.isin(self.statuses, [_CODES[status] for status in statuses])

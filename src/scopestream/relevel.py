@@ -118,7 +118,8 @@ class _Levels:
         at = [i >> stored.array.level if axis == self._halved else i for axis, i in enumerate(index)]
         # Levels may be halved on when z has one plane left.
         at = [min(i, end - 1) for i, end in zip(at, stored.ends, strict=True)]
-        return stored.lacks_chunks(tuple([i // d * d for i, d in zip(at, stored.geometry.depth, strict=True)]))
+        origin = tuple([i // d * d for i, d in zip(at, stored.geometry.depth, strict=True)])
+        return bool(stored.lacks_chunks([origin])[0])
 
     def _overlaps(self, origin: Index, file: Index, array: ArrayPlan) -> bool:
         return all(

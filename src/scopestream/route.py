@@ -68,6 +68,14 @@ class Route:
         total = sum(i * stride for i, (stride, _) in zip(index, self._index_steps, strict=True))
         return total + sum(image // weight % count * stride for stride, count, weight in self._image_steps)
 
+    def numbers(self, image: int, ranges: Sequence[range]) -> np.ndarray:
+        """Of all frames of an image in these ranges along its axes, in C order."""
+        first = self.number(image, [0] * len(self._index_steps))
+        numbers = np.full(1, first, np.int64)
+        for items, (stride, _) in zip(ranges, self._index_steps, strict=True):
+            numbers = np.add.outer(numbers, np.arange(items.start, items.stop, items.step) * stride).reshape(-1)
+        return numbers
+
     def coords(self, number: int) -> tuple[int, ...]:
         """The place of a frame in acquisition order."""
         return tuple([number // stride % count for stride, count in self._steps])

@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby, product
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 
@@ -69,18 +71,38 @@ class StoredArray:
         for group, files in groupby(self.files(), key=lambda file: file[0][: self._before]):
             yield group, list(files)
 
+    def ranges(self, group: Index) -> list[range]:
+        """Of the frames in the files of a group, along each axis, within the array."""
+        return [
+            range(i * span, min((i + 1) * span, end))
+            for i, span, end in zip(group, self.geometry.span, self.ends, strict=True)
+        ]
+
     def origins(self, group: Index) -> Iterator[Index]:
         """The first frame of every layer of chunks in the files of a group, within the array."""
-        ranges = []
-        for i, span, depth, end in zip(group, self.geometry.span, self.geometry.depth, self.ends, strict=True):
-            ranges.append(range(i * span, min((i + 1) * span, end), depth))
-        yield from product(*ranges)
+        ranges = zip(self.ranges(group), self.geometry.depth, strict=True)
+        yield from product(*[range(items.start, items.stop, depth) for items, depth in ranges])
+
+    def layers(self, origins: Sequence[Index]) -> list[tuple[np.ndarray, bool]]:
+        """`layer` of each, with files that are opened once."""
+        with ExitStack() as files:
+            opened: dict[Path, BinaryIO] = {}
+
+            def open_file(path: Path) -> BinaryIO:
+                if path not in opened:
+                    opened[path] = files.enter_context(open_regular(path))
+                return opened[path]
+
+            return [self._layer(origin, open_file) for origin in origins]
 
     def layer(self, origin: Index) -> tuple[np.ndarray, bool]:
         """All frames of the chunks whose first frame is at `origin`: (*depth, Y, X), and whether they are sound.
 
         Missing chunks are zeros. Frames past the end of a bounded axis are there as well, and are padding.
         """
+        return self.layers([origin])[0]
+
+    def _layer(self, origin: Index, open_file: Callable[[Path], BinaryIO]) -> tuple[np.ndarray, bool]:
         geometry = self.geometry
         file, first, _ = geometry.locate(origin)
         height, width = geometry.tile
@@ -93,7 +115,7 @@ class StoredArray:
                 if self.is_sharded and self.index(path) is None:
                     sound = False  # which `check_index` tells once, and not for every chunk
                     continue
-                for row, column, data in self._chunks(path, first, tiles):
+                for row, column, data in self._chunks(path, first, tiles, open_file):
                     self._decode(data, chunk)
                     _place(pixels, chunk, row * height, column * width)
             except FileNotFoundError:
@@ -129,23 +151,25 @@ class StoredArray:
         for index in self.places(origin):
             yield index, layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
 
-    def lacks_chunks(self, origin: Index) -> bool:
-        """Whether a chunk of that layer is missing, as far as an index or a folder tells."""
-        file, first, _ = self.geometry.locate(origin)
+    def lacks_chunks(self, origins: Sequence[Index]) -> np.ndarray:
+        """Which of these layers, all in the same files, lack a chunk, as far as an index or a folder tells."""
+        places = [self.geometry.locate(origin) for origin in origins]
+        lacks = np.zeros(len(origins), bool)
+        if not self.is_sharded:
+            for n, (file, _, _) in enumerate(places):
+                lacks[n] = not all(self.path((*file, *at)).is_file() for at, _ in self.geometry.tiles)
+            return lacks
+        firsts = np.array([first for _, first, _ in places])
         for at, tiles in self.geometry.tiles:
-            path = self.path((*file, *at))
-            if not self.is_sharded:
-                if not path.is_file():
-                    return True
-                continue
             try:
-                index = self.index(path)
+                index = self.index(self.path((*places[0][0], *at)))
             except OSError:
-                return True
-            numbers = [first + number for number, _, _ in tiles]
-            if index is None or (index[numbers, 0] == MISSING).any():
-                return True
-        return False
+                index = None
+            if index is None:
+                return np.ones(len(origins), bool)
+            numbers = np.array([number for number, _, _ in tiles])
+            lacks |= (index[firsts[:, None] + numbers, 0] == MISSING).any(axis=1)
+        return lacks
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""
@@ -198,21 +222,26 @@ class StoredArray:
         return index
 
     def _chunks(
-        self, path: Path, first: int, tiles: tuple[tuple[int, int, int], ...]
+        self,
+        path: Path,
+        first: int,
+        tiles: tuple[tuple[int, int, int], ...],
+        open_file: Callable[[Path], BinaryIO],
     ) -> Iterator[tuple[int, int, bytes]]:
         """(row, column, encoded bytes) of those tiles of a file that are there. Raises OSError or ValueError."""
         index = self.index(path) if self.is_sharded else None
-        with open_regular(path) as file:
-            for number, row, column in tiles:
-                if index is None:
-                    data = file.read(self._max_encoded + 1)
-                else:
-                    offset, length = map(int, index[first + number])
-                    if offset == length == MISSING:
-                        continue
-                    file.seek(offset)
-                    data = file.read(length)
-                yield row, column, data
+        file = open_file(path)
+        for number, row, column in tiles:
+            if index is None:
+                file.seek(0)
+                data = file.read(self._max_encoded + 1)
+            else:
+                offset, length = map(int, index[first + number])
+                if offset == length == MISSING:
+                    continue
+                file.seek(offset)
+                data = file.read(length)
+            yield row, column, data
 
     def _files_below(self, folder: Path, at: Index, limits: list[int | None]) -> Iterator[tuple[Index, Path]]:
         if len(at) == len(limits):
