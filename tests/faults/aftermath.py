@@ -89,7 +89,8 @@ class Aftermath:
         for name, reader in self._readers.items():
             arrays = dataset.read(reader)
             self._opened &= not unreadable(arrays)
-            assert problems(arrays) == [], (name, self._victim)
+            wrong = problems(arrays)
+            assert not wrong, (name, wrong, self._victim)
         assert dataset.broken_documents() == []
         verification = verify(dataset.root)
         assert verification.sound, (verification, self._victim)
