@@ -176,18 +176,24 @@ def differing(expected: Mapping[int, Planes], found: Mapping[int, Planes | str])
 
 
 def differing_known(
-    known: Mapping[int, Planes], everything: Mapping[int, Planes], found: Mapping[int, Planes | str]
+    known: Mapping[int, Planes],
+    everything: Mapping[int, Planes],
+    found: Mapping[int, Planes | str],
+    *,
+    halves_may_lack: bool = False,
 ) -> list[str]:
     """What is not as expected, in words, when frames that nobody knows of may be there, whole or in part.
 
-    known       what is expected of the frames that are known
-    everything  the same, had all frames come
+    known            what is expected of the frames that are known
+    everything       the same, had all frames come
+    halves_may_lack  whether planes of coarser levels may be empty of which not all frames are known
     """
     empty = {number: digest(np.zeros(planes.shape[-2:], np.uint16)) for number, planes in known.items()}
 
     def may_be(number: int, place: int, stamp: str) -> bool:
-        wanted = known[number].digests[place]
-        return wanted == empty[number] or stamp in (wanted, everything[number].digests[place])
+        wanted, whole = known[number].digests[place], everything[number].digests[place]
+        lacks = halves_may_lack and stamp == empty[number] and wanted != whole
+        return lacks or wanted == empty[number] or stamp in (wanted, whole)
 
     return _differing(known, found, may_be)
 
