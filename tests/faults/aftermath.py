@@ -39,6 +39,7 @@ class Aftermath:
     ) -> None:
         self._victim, self._dataset, self._readers, self._results = victim, dataset, readers, results
         self._promised = promised & set(written(dataset.logged()))
+        self._lost: set[int] = set()  # of those that were promised
         self._opened = True
         self._settings: dict[str, Any] = {**victim.settings(dataset.root), "on_exists": "resume"}
         if not dataset.is_live:
@@ -70,8 +71,8 @@ class Aftermath:
         dataset = self._dataset
         before = set(written(dataset.logged()))
         outcome = recover(dataset.root)
-        assert self._promised.isdisjoint(outcome.lost), self._victim
         kept = set(written(dataset.logged()))
+        self._lost |= self._promised - kept
         # Nothing is forgotten but what is said to be lost.
         assert kept == before - set(outcome.lost), self._victim
         assert outcome.frames["written"] == len(kept)
@@ -107,7 +108,7 @@ class Aftermath:
         dataset, total = self._dataset, self._victim.total
         with open_stream(AcquisitionSettings(**self._settings)) as stream:
             while (number := stream.next_frame) is not None and number < total:
-                assert number not in self._promised, f"frame {number} should be there: {self._victim}"
+                self._lost |= self._promised & {number}
                 stream.append(stamped_frame(number, dataset.settings.frame_shape, dataset.settings.dtype))
         self._count(total)
         expected = dataset.expected(range(total), range(total))
@@ -124,8 +125,9 @@ class Aftermath:
             self._opened &= not unreadable(arrays)
             exact &= dataset.exact(arrays, exact)
         what = f"{self._victim.layout}, {self._victim.codec}, {', '.join(self._victim.sequel)}"
-        numbers = Numbers.of(self._promised, exact, total)
+        numbers = Numbers.of(self._promised, exact - self._lost, total)
         self._results.add("kill, recover, resume", self._victim.backend, what, opened=self._opened, numbers=numbers)
+        assert not self._lost, self._victim
 
     def _check_log(self, total: int) -> None:
         """Every frame is written in the end. Twice only after it was lost."""
