@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from scopestream.dataset import Dataset, differing_documents
-from scopestream.document import array_document, replacing, write_document
+from scopestream.document import array_document, replacing, stored_length, write_document
 from scopestream.durable import sync_data, sync_file
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
@@ -77,10 +77,11 @@ def repair(
         repairs.leftovers += 1
         if not dry_run:
             path.unlink(missing_ok=True)
-    for number in differing_documents(plan):
-        repairs.documents += 1
-        if not dry_run:
-            _write_document(dataset, number)
+    differing = differing_documents(plan)
+    # The length follows from the frames, and so it is known only when all else is mended: `recover` writes it then.
+    repairs.documents = len(differing) + _n_outdated(dataset, differing)
+    for number in differing if not dry_run else ():
+        _write_document(dataset, number)
     check = FrameCheck(dataset, in_doubt)
     for number in range(len(plan.arrays)):
         _Array(dataset, number, check, repairs, dry_run=dry_run).mend(trim=trim, on_file=on_file)
@@ -227,6 +228,15 @@ def _write_document(dataset: Dataset, number: int) -> None:
         length = (last + 1) * array.file_shape[0]
     folder.mkdir(parents=True, exist_ok=True)
     write_document(folder, array_document(array, (length, *array.shape[1:])), synced=True)
+
+
+def _n_outdated(dataset: Dataset, differing: Sequence[int]) -> int:
+    """Documents that are right but for their length, as a stream leaves them that could not be closed in peace."""
+    plan, lengths = dataset.plan, dataset.lengths()
+    return sum(
+        array.growable and number not in differing and stored_length(plan.root / array.path) != lengths[array.image]
+        for number, array in enumerate(plan.arrays)
+    )
 
 
 def _leftovers(root: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from benchmarks.watch import Watch
-from scopestream import AcquisitionSettings, Stream, StreamFullError, open_stream
+from scopestream import AcquisitionSettings, Stream, StreamFullError, open_stream, recover
 from scopestream.testing import stamped_frame
 from tests.faults.shim import Control, mark
 
@@ -20,11 +20,13 @@ class Trial:
     """What is acquired, and which calls are tampered with meanwhile.
 
     settings     of the acquisition
-    n_frames     that are sent; with `on_full="raise"` again until they are taken
+    n_frames     up to which they are sent, from the first that is not there on; with `on_full="raise"` again until
+                 they are taken
     flush_every  frames between two calls of `flush`
     fault        arguments of `Control.set`, which take effect below the dataset, or with "parent" in the folder in
                  which it lies; None leaves all calls alone
     trace        a file to which all calls below the dataset are recorded, with a mark "flushed N" after each `flush`
+    recover      the dataset of the settings is recovered, and nothing is acquired
     """
 
     settings: dict[str, Any]
@@ -32,13 +34,14 @@ class Trial:
     flush_every: int = 3
     fault: dict[str, Any] | None = None
     trace: str | None = None
+    recover: bool = False
 
 
 @dataclass(kw_only=True)
 class Outcome:
     """What the program under test saw.
 
-    errors      of the steps "open", "call" and "close": (is it an OSError, its type and text)
+    errors      of the steps "open", "call" and "close", or "recover": (is it an OSError, its type and text)
     accepted    frames that `append` took or dropped
     flushed     frames that the last `flush` that returned had covered
     refused     how often `append` said that it is full
@@ -64,7 +67,10 @@ def run(trial: Trial, control: Control | None) -> dict[str, Any]:
         try:
             if control is not None:
                 _tamper(trial, control)
-            _acquire(settings, trial, outcome)
+            if trial.recover:
+                _recover(settings.path, outcome)
+            else:
+                _acquire(settings, trial, outcome)
         finally:
             if control is not None:
                 outcome.seen, outcome.hits = control.seen, control.hits
@@ -80,6 +86,13 @@ def _tamper(trial: Trial, control: Control) -> None:
         control.set(path.parent if fault.pop("parent", False) else path, **fault)
     if trial.trace is not None:
         control.record(path, Path(trial.trace))
+
+
+def _recover(path: str, outcome: Outcome) -> None:
+    try:
+        recover(path)
+    except Exception as error:
+        outcome.errors["recover"] = _told(error)
 
 
 def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome) -> None:
@@ -101,7 +114,7 @@ def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome) -> N
 
 def _send_all(stream: Stream, trial: Trial, outcome: Outcome) -> None:
     settings = stream.plan.settings
-    for number in range(trial.n_frames):
+    while (number := stream.next_frame) is not None and number < trial.n_frames:
         frame = stamped_frame(number, settings.frame_shape, settings.dtype)
         give_up = monotonic() + _PATIENCE_S
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from itertools import product
 from math import prod
@@ -18,7 +18,7 @@ from scopestream import AcquisitionSettings, read_frames
 from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.registry import load_backend
 from scopestream.route import Route
-from scopestream.testing import read_array, stamped_frame
+from scopestream.testing import expected_images, read_array, stamped_frame
 from scopestream.testing.levels import next_level
 
 
@@ -36,10 +36,13 @@ def python_reader(name: str) -> Reader:
     """A reader of `scopestream.testing.readers`."""
 
     def read(path: Path) -> Planes:
-        pixels = read_array(path, name)
-        return Planes(pixels.shape, [digest(plane) for plane in pixels.reshape(-1, *pixels.shape[-2:])])
+        return planes_of(read_array(path, name))
 
     return read
+
+
+def planes_of(pixels: np.ndarray) -> Planes:
+    return Planes(pixels.shape, [digest(plane) for plane in pixels.reshape(-1, *pixels.shape[-2:])])
 
 
 def digest(plane: np.ndarray) -> str:
@@ -99,6 +102,16 @@ class Dataset:
         n_levels = 1 if self.settings.downscale_z else len(self.plan.images[0].arrays)
         return {number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))}
 
+    def expected(self, numbers: Collection[int], known: Collection[int]) -> dict[int, Planes]:
+        """Every array of the plan when exactly these frames are there; of the others that are `known` nobody waits."""
+        frames = {number: stamped_frame(number, self.settings.frame_shape, self.settings.dtype) for number in numbers}
+        arrays: dict[int, Planes] = {}
+        for image, pixels in zip(self.plan.images, expected_images(self.plan, frames, known), strict=True):
+            for level, number in enumerate(image.arrays):
+                pixels = next_level(pixels, z=self.settings.halved_z) if level else pixels
+                arrays[number] = planes_of(pixels)
+        return arrays
+
     def wrong_pairs(self, arrays: dict[int, Planes | str], n_frames: int) -> list[int]:
         """Of `downscale_z`: second frames of pairs whose plane at level 1 is neither theirs nor still empty."""
         axis = self.settings.halved_z
@@ -155,6 +168,49 @@ def chunks_of_a_file(array: ArrayPlan) -> int:
 
 def unreadable(arrays: dict[int, Planes | str]) -> list[str]:
     return [planes for planes in arrays.values() if isinstance(planes, str)]
+
+
+def differing(expected: Mapping[int, Planes], found: Mapping[int, Planes | str]) -> list[str]:
+    """What is not as expected, in words."""
+    return _differing(expected, found, lambda number, place, stamp: stamp == expected[number].digests[place])
+
+
+def differing_known(
+    known: Mapping[int, Planes],
+    everything: Mapping[int, Planes],
+    found: Mapping[int, Planes | str],
+    *,
+    halves_may_lack: bool = False,
+) -> list[str]:
+    """What is not as expected, in words, when frames that nobody knows of may be there, whole or in part.
+
+    known            what is expected of the frames that are known
+    everything       the same, had all frames come
+    halves_may_lack  whether planes of coarser levels may be empty of which not all frames are known
+    """
+    empty = {number: digest(np.zeros(planes.shape[-2:], np.uint16)) for number, planes in known.items()}
+
+    def may_be(number: int, place: int, stamp: str) -> bool:
+        wanted, whole = known[number].digests[place], everything[number].digests[place]
+        lacks = halves_may_lack and stamp == empty[number] and wanted != whole
+        return lacks or wanted == empty[number] or stamp in (wanted, whole)
+
+    return _differing(known, found, may_be)
+
+
+def _differing(
+    expected: Mapping[int, Planes], found: Mapping[int, Planes | str], may_be: Callable[[int, int, str], bool]
+) -> list[str]:
+    differences = []
+    for number, planes in expected.items():
+        other = found[number]
+        if isinstance(other, str):
+            differences.append(other)
+        elif other.shape != planes.shape:
+            differences.append(f"array {number} has shape {other.shape}, expected {planes.shape}")
+        elif wrong := [at for at, stamp in enumerate(other.digests) if not may_be(number, at, stamp)]:
+            differences.append(f"array {number}, {planes.shape}: planes {wrong} differ")
+    return differences
 
 
 def written(log: dict[int, str]) -> Collection[int]:

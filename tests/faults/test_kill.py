@@ -1,11 +1,15 @@
 """A killed process leaves a dataset that every reader opens, with every frame that `flush` returned for.
 
 acquire-zarr cannot show frames before its shards are complete: of its datasets the complete shards must be exact.
+
+And then `recover` makes it whole, or a stream goes on with it, or both, and these may be killed as well: what comes of
+it in the end is the dataset of an acquisition that nothing interrupted.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -13,12 +17,14 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
+from scopestream import DatasetError, recover
 from scopestream.testing.readers import READERS
+from tests.faults.aftermath import Aftermath
 from tests.faults.dataset import Dataset, Reader, chunks_of_a_file, python_reader, unreadable, written
 from tests.faults.kills import BACKENDS, Kill
 from tests.faults.node import NoZarritaError, Zarrita, install
 from tests.faults.results import Numbers, Results
-from tests.faults.victim import CAN_FORK, acquire, kill
+from tests.faults.victim import CAN_FORK, Seen, acquire, kill
 
 N_KILLS = int(os.environ.get("SCOPESTREAM_KILLS", "300"))  # of the campaign
 # Every layout, codec and depth with "inplace", and something of each of the others.
@@ -76,8 +82,26 @@ def kill_and_check(victim: Kill, path: Path, readers: Mapping[str, Reader], resu
     dataset = Dataset(settings)
     assert dataset.broken_documents() == []
     if seen.phase == "starting":
-        return  # nothing was promised, not even a dataset
-    promised = set(range(seen.flushed)) if dataset.is_live else without_open_shards(dataset, seen.sent)
+        try:
+            recover(path)
+        except DatasetError:
+            return  # nothing was promised, not even a dataset
+        promised = set[int]()
+    else:
+        promised = check_killed(victim, seen, dataset, readers, results)
+    Aftermath(victim, dataset, promised, seen, readers, results).check()
+
+
+def check_killed(
+    victim: Kill, seen: Seen, dataset: Dataset, readers: Mapping[str, Reader], results: Results
+) -> set[int]:
+    """The dataset as the kill left it. Returns the frames that were promised."""
+    if dataset.is_live:
+        promised = set(range(seen.flushed))
+    else:  # what is put aside there is for recovery to judge here
+        copy = shutil.copytree(dataset.root, dataset.root.with_name("copy.ome.zarr"))
+        dataset = Dataset(victim.settings(copy))
+        promised = without_open_shards(dataset, seen.sent)
     exact, unread = set(range(seen.sent)), list[str]()
     for name, reader in readers.items():
         arrays = dataset.read(reader)
@@ -91,6 +115,7 @@ def kill_and_check(victim: Kill, path: Path, readers: Mapping[str, Reader], resu
     assert promised <= exact, (victim, seen)
     if dataset.is_live:
         assert promised <= set(written(dataset.logged()))
+    return promised
 
 
 def without_open_shards(dataset: Dataset, n_frames: int) -> set[int]:

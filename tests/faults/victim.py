@@ -16,7 +16,7 @@ import tensorstore  # noqa: F401
 import zarr  # noqa: F401
 import zarrs  # noqa: F401
 
-from scopestream import AcquisitionSettings, open_stream
+from scopestream import AcquisitionSettings, open_stream, recover
 from scopestream.testing import stamped_frame
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
@@ -53,12 +53,12 @@ _PHASES = ("starting", "recording", "closing", "closed")
 
 
 def acquire(settings: dict[str, Any], n_frames: int, flush_every: int, pace_s: float, progress: Connection) -> None:
-    """Send stamped frames, about one each `pace_s` seconds, and say how far it came."""
+    """Send the stamped frames below `n_frames` that are still to come, about one each `pace_s` seconds, and say so."""
     progress.send(Seen())
     stream = open_stream(AcquisitionSettings(**settings))
     shape, dtype = stream.plan.settings.frame_shape, stream.plan.settings.dtype
     flushed, pause = 0, random.Random(n_frames)
-    for number in range(n_frames):
+    while (number := stream.next_frame) is not None and number < n_frames:
         stream.append(stamped_frame(number, shape, dtype))
         if (number + 1) % flush_every == 0:
             stream.flush()
@@ -68,6 +68,13 @@ def acquire(settings: dict[str, Any], n_frames: int, flush_every: int, pace_s: f
     progress.send(Seen("closing", n_frames, flushed))
     stream.close()
     progress.send(Seen("closed", n_frames, n_frames))
+
+
+def mend(path: str, progress: Connection) -> None:
+    """Recover the dataset at `path`."""
+    progress.send(Seen())
+    recover(path)
+    progress.send(Seen("closed"))
 
 
 def kill(target: Callable[..., None], arguments: tuple[Any, ...], moment: Moment) -> Seen:

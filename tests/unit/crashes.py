@@ -16,8 +16,13 @@ def crash(stream: Stream, path: Path) -> Path:
     """A copy of the dataset as it is once all accepted frames are stored or wait in blocks. The stream goes on."""
     while stream.stats.queue_depth:
         sleep(0.001)
-    shutil.copytree(stream.path, path, copy_function=_copy_with_holes)
-    return path
+    return copy(Path(stream.path), path)
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Another dataset like that at `source`."""
+    shutil.copytree(source, target, copy_function=_copy_with_holes)
+    return target
 
 
 def _copy_with_holes(source: str, target: str) -> None:

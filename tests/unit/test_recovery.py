@@ -253,6 +253,18 @@ def test_documents_that_are_missing_are_written_again(tmp_path: Path) -> None:
     check_pixels(path, AcquisitionSettings(**_settings(path)).plan(), set(range(12)) - {1}, {1})
 
 
+def test_a_length_that_close_could_not_write_is_put_right(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 6, **CASES["unbounded"])
+    recover(path)
+    document = path / "0" / "zarr.json"
+    before = json.loads(document.read_text())
+    document.write_text(json.dumps({**before, "shape": [8, Y, X]}))
+    assert recover(path, dry_run=True).changed
+    assert recover(path).repairs.documents == 1
+    assert json.loads(document.read_text()) == before
+    assert not recover(path).changed
+
+
 def test_what_a_user_kept_in_the_root_document_stays(tmp_path: Path) -> None:
     settings = AcquisitionSettings(path=tmp_path / "a.ome.zarr", dtype="uint16", **CASES["time"])
     with open_stream(settings) as stream:
