@@ -8,16 +8,51 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from scopestream.memory import PAGE, page_aligned
 
+try:
+    import resource
+except ImportError:  # Windows, which grants thousands
+    resource = None  # type: ignore[assignment]
+
 O_BINARY = getattr(os, "O_BINARY", 0)
 _MAX_VECTORS = 1024  # IOV_MAX of Linux, macOS and the BSDs
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 _COPY_BYTES = 2**22
+_LEAST_OPEN_FILES = 16  # two for each of a few threads, and the documents
 _seek_lock = threading.Lock()
+
+
+def open_file_allowance(most: int) -> int:
+    """How many files may be kept open, at most `most`: half of those that the system still grants this process.
+
+    The other half is for what the program itself opens, and for documents. Raises OSError (EMFILE) when that is next to
+    nothing.
+    """
+    if resource is None:
+        return most
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return most
+    left = limit - _n_open_files()
+    if left < _LEAST_OPEN_FILES:
+        raise OSError(
+            errno.EMFILE,
+            f"this process may open only {max(left, 0)} more files, at least {_LEAST_OPEN_FILES} are needed; raise the "
+            f"limit of {limit} (ulimit -n), or close some",
+        )
+    return min(most, left // 2)
+
+
+def _n_open_files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(folder))  # noqa: PTH208  # names are enough
+    return 0
 
 
 def write_at(file: int, data: bytes | memoryview, offset: int) -> None:

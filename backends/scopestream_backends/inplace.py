@@ -29,6 +29,7 @@ from scopestream_backends._files import (
     O_BINARY,
     allocate,
     open_direct,
+    open_file_allowance,
     supports_direct_io,
     supports_sparse_files,
     write_at,
@@ -122,6 +123,7 @@ class InplaceSink:
         self._shards: dict[Key, ShardFile] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()  # shards that may have an open file, the last used last
         self._closed = False
+        self._max_open_files = open_file_allowance(_MAX_OPEN_FILES)
         if resumes:
             self._published = [stored_length(folder) for folder in self._paths]
         else:
@@ -278,7 +280,7 @@ class InplaceSink:
                 shard = self._shards[key] = self._new_shard(key)
             self._recent[key] = None
             self._recent.move_to_end(key)
-            while len(self._recent) > _MAX_OPEN_FILES:
+            while len(self._recent) > self._max_open_files:
                 oldest, _ = self._recent.popitem(last=False)
                 with suppress(OSError):  # its index is still to be published, which `flush` and `close` try again
                     self._shards[oldest].release()

@@ -20,6 +20,7 @@ _DURABLE_EVERY = 16  # frames between two calls of flush(durable=True)
 _VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("inplace", "inplace", {}),
     ("inplace direct", "inplace", {"direct_io": True}),
+    ("inplace unchecked", "inplace", {"checksums": False}),
     ("inplace disk", "inplace", {"durability": "disk"}),
     ("tensorstore", "tensorstore", {}),
     ("acquire-zarr", "acquire-zarr", {}),

@@ -1,4 +1,4 @@
-"""The command `scopestream`: demo, plan, info, backends, bench."""
+"""The command `scopestream`: demo, plan, info, verify, recover, backends, bench."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from scopestream.bench import BenchOptions, run_bench
 from scopestream.bench.camera import parse_camera
+from scopestream.checks import run_recover, run_verify
 from scopestream.contract import Backend
 from scopestream.demo import CameraKind, DemoOptions, Layout, rows_table, run_demo
 from scopestream.describe import plan_rows, size_text
@@ -91,6 +92,24 @@ def info(
         console.print(Text(f"note: {note}", style="yellow"))
     if dataset.problems:
         _fail(f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) > 1)}:", dataset.problems[:20])
+
+
+@app.command(name="verify")
+def verify_dataset(path: Annotated[Path, typer.Argument(help="A dataset that scopestream wrote.")]) -> None:
+    """Read everything back: check every index, decode every chunk, compare every frame with its checksum."""
+    with _short_errors():
+        if not run_verify(path, _console()):
+            raise typer.Exit(1)
+
+
+@app.command(name="recover")
+def recover_dataset(
+    path: Annotated[Path, typer.Argument(help="A dataset that a crash left.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+) -> None:
+    """Make a dataset whole after a crash, and say what was kept and lost."""
+    with _short_errors():
+        run_recover(path, _console(), dry_run=dry_run)
 
 
 @app.command()

@@ -159,7 +159,7 @@ def differing_documents(plan: LayoutPlan) -> list[int]:
     differing = []
     for number, array in enumerate(plan.arrays):
         try:
-            length = stored_length(plan.root / array.path)
+            length = stored_length(plan.root / array.path) if array.growable else array.shape[0]
             document = read_document(plan.root / array.path)
         except DatasetError:
             differing.append(number)

@@ -14,6 +14,7 @@ from scopestream.assemble import Job
 from scopestream.checksum import crc32c
 from scopestream.contract import Backend, BatchSink, Block, DurableSink, Sink
 from scopestream.contrast import Contrast
+from scopestream.diskspace import SpaceWatch
 from scopestream.failures import Failures
 from scopestream.framelog import FrameLog, Mark, Record
 from scopestream.levels import NextLevel, next_levels
@@ -60,6 +61,8 @@ class Delivery:
         in_order = not can.any_order
         self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.z_steps else None
         self._channel_step = route.channel_step(plan)
+        min_free = plan.settings.min_free
+        self._space = None if min_free is None else SpaceWatch(plan.root, min_free)
         self._sync_documents = sync_documents
         self._careful = False
         self._publishing = threading.Lock()  # for what follows, and for the sink's flush, sync and close
@@ -70,12 +73,19 @@ class Delivery:
     def store(self, jobs: Sequence[Job]) -> None:
         """Store blocks at every level. A record is logged as written only after its pixels are with the backend.
 
-        Raises the first error after all of them were tried.
+        Raises the first error after all of them were tried, and DiskSpaceError before any of them.
         """
         if self._checksums:
             for job in jobs:
                 if job.is_lent and job.data is not None:
                     job.records[:] = [record._replace(crc32c=crc32c(job.data)) for record in job.records]
+        if self._space is not None:
+            try:
+                self._space.check()
+            except OSError:
+                for job in jobs:
+                    self._failed(job.records)
+                raise
         if self._batches and len(jobs) > 1 and all(job.is_tiled for job in jobs):
             try:
                 n_bytes = self._write_together(jobs)

@@ -35,6 +35,10 @@ class DatasetBusyError(ScopestreamError, BlockingIOError):
     """Another stream, or a recovery, is changing the dataset; nothing was changed."""
 
 
+class DiskSpaceError(ScopestreamError, OSError):
+    """Less space is free than `min_free` asks for, or would be; its errno is ENOSPC."""
+
+
 class FrameMismatchError(ScopestreamError, ValueError):
     """A frame has another shape or dtype than the plan; it was not consumed."""
 

@@ -12,14 +12,18 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from scopestream.durable import sync_data
+from scopestream.errors import DatasetError
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
+from scopestream.untrusted import lines, open_regular
 
 FRAME_LOG = "scopestream/frames.jsonl"
 Status = Literal["written", "skipped", "dropped", "failed"]
+STATUSES = get_args(Status)
+_END_OF_TIME_S = 253_402_300_800  # the year 10 000, where dates of Python end
 
 
 class Record(NamedTuple):
@@ -127,13 +131,56 @@ def read_frames(path: str | Path) -> Iterator[dict[str, Any]]:
     """The records of a dataset, in the order in which they were logged.
 
     Each has frame, image, index, status, time, and where given reason and metadata. Lines that a kill or a full disk
-    cut off are left out.
+    cut off are left out, and so is whatever is no record: the dataset may be anybody's.
+    Raises DatasetError, when the first record is asked for, where there is no log that can be read.
     """
-    with (Path(path) / FRAME_LOG).open("rb") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and "frame" in record:
-                yield record
+    log = Path(path) / FRAME_LOG
+    try:
+        with open_regular(log) as file:
+            for line in lines(file):
+                record = None if line is None else parse_record(line)
+                if record is not None:
+                    yield record
+    except FileNotFoundError:
+        raise DatasetError(f"{log} is missing: the dataset has no frame log.") from None
+    except OSError as error:
+        raise DatasetError(f"{log} cannot be read: {error.strerror or error}") from error
+
+
+def parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record of a line of the frame log, None when it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and _is_sane(record) else None
+
+
+def parse_mark(line: bytes) -> int | None:
+    """Bytes of the log whose lines hold after a power loss, as `FrameLog.sync` has noted; None for other lines."""
+    try:
+        mark = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    synced = mark.get("synced") if isinstance(mark, dict) else None
+    return synced if _is_count(synced) else None
+
+
+def _is_sane(record: dict[str, Any]) -> bool:
+    """Whether the fields that all records have are what they should be; others are not looked at."""
+    index, time_s = record.get("index"), record.get("time")
+    return (
+        _is_count(record.get("frame"))
+        and isinstance(record.get("image"), str)
+        and isinstance(index, dict)
+        and all(map(_is_count, index.values()))
+        and record.get("status") in STATUSES
+        and isinstance(time_s, (int, float))
+        and abs(time_s) < _END_OF_TIME_S
+        and isinstance(record.get("reason", ""), str)
+        and isinstance(record.get("metadata", {}), dict)
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63

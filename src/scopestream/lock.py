@@ -41,7 +41,11 @@ class DatasetLock:
         self.previous: dict[str, Any] = {}
         while not self._take():
             pass
-        self._write_owner(self.previous.get("run"))
+        try:
+            self._write_owner(self.previous.get("run"))
+        except BaseException:
+            self.abandon()
+            raise
 
     def claim(self) -> None:
         """What this process writes from now on is of this run of the system, and what was there is in order."""
@@ -51,11 +55,13 @@ class DatasetLock:
         """Give it back, as one who ends well. Idempotent."""
         if self._file < 0:
             return
-        with suppress(OSError):  # a full disk: the next one will find out that this process is gone
-            self._write(b"")
-        # Not only by closing the file, which a forked child may have open as well.
-        _unlock(self._file)
-        self.abandon()
+        try:
+            with suppress(OSError):  # a full disk: the next one will find out that this process is gone
+                self._write(b"")
+            # Not only by closing the file, which a forked child may have open as well.
+            _unlock(self._file)
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Give it back without a word, as a crash would."""
@@ -93,7 +99,8 @@ class DatasetLock:
 
     def _write_owner(self, run: object) -> None:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id(), "run": run, "time": time()}
-        self._write(json.dumps(owner).encode())
+        with suppress(OSError):  # a full disk keeps nobody from making room: then nobody knows who holds the lock
+            self._write(json.dumps(owner).encode())
 
     def _write(self, text: bytes) -> None:
         os.ftruncate(self._file, 0)

@@ -32,8 +32,9 @@ _MAX_PROBLEMS = 100
 class Repairs:
     """What was done to the files, or would be.
 
-    trimmed      shards whose unused space was cut off, `freed_bytes` in all, of which most were never on the disk
-    salvaged     shards with chunks that the index did not name, and now does
+    trimmed      shards whose unused space was cut off
+    salvaged     shards with chunks that the index did not name, and now does; they are trimmed by that
+    freed_bytes  by which shards became shorter; most of these bytes were never on the disk
     rebuilt      shards with a damaged index that was made again from the chunks
     set_aside    shards that could not be made again: renamed, so that readers take their frames for missing
     leftovers    files that were never finished, removed
@@ -44,8 +45,8 @@ class Repairs:
     """
 
     trimmed: int = 0
-    freed_bytes: int = 0
     salvaged: int = 0
+    freed_bytes: int = 0
     rebuilt: int = 0
     set_aside: list[Path] = field(default_factory=list)
     leftovers: int = 0
@@ -99,9 +100,7 @@ class _Array:
         stored = self._stored
         for group, files in stored.groups():
             if stored.is_sharded:
-                for at, path in files:
-                    if self._is_damaged(path):
-                        self._rebuild(at, path)
+                files = [(at, path) for at, path in files if self._is_sound(at, path)]
             if not stored.array.level and self._check.glance(stored, group) and stored.is_sharded:
                 for at, path in files:
                     self._salvage(at, path)
@@ -111,15 +110,16 @@ class _Array:
                     self._trim(path)
                 on_file()
 
-    def _is_damaged(self, path: Path) -> bool:
+    def _is_sound(self, at: Index, path: Path) -> bool:
+        """Whether a shard has an index, after another one was made where it was damaged."""
         try:
-            return self._stored.index(path) is None
+            return self._stored.index(path) is not None or self._rebuild(at, path)
         except OSError as error:
             self._problem(f"{path} cannot be read: {error.strerror or error}")
             return False
 
-    def _rebuild(self, at: Index, path: Path) -> None:
-        """A damaged index: another one from what is in the file, or else the file is put aside."""
+    def _rebuild(self, at: Index, path: Path) -> bool:
+        """A damaged index: another one from what is in the file, or else the file is put aside, and False returned."""
         salvaged = salvage(self._dataset, self._stored, at, path)
         if salvaged is None:
             self._repairs.set_aside.append(path)
@@ -128,17 +128,18 @@ class _Array:
             if not self._dry_run:
                 os.replace(path, _free_name(path))
                 self._stored.forget(path)
-            return
+            return False
         self._repairs.rebuilt += 1
         index = salvaged.index()
         if self._dry_run:
             self._stored.assume(path, index)
-            return
+            return True
         if not salvaged.is_all:
             os.link(path, _free_name(path))  # what nobody could name stays beside, for people
         with replacing(path, synced=True) as temporary:
             _copy_chunks(path, temporary, index)
         self._stored.forget(path)
+        return True
 
     def _salvage(self, at: Index, path: Path) -> None:
         """Chunks that came after the index was written for the last time."""
@@ -148,6 +149,7 @@ class _Array:
             return
         self._repairs.salvaged += 1
         index = salvaged.index(index)
+        self._repairs.freed_bytes += path.stat().st_size - _end(index) - index_bytes(len(index))
         if not self._dry_run:
             with path.open("r+b", buffering=0) as file:
                 # The old index is still the end of the file until it is cut off, and names none of these bytes.
@@ -160,7 +162,7 @@ class _Array:
         As when a shard is completed: a new index goes where no reader looks and no chunk lies, then the file is cut off
         behind it.
         """
-        if not path.exists() or (index := self._stored.index(path)) is None:
+        if (index := self._stored.index(path)) is None:
             return
         length = index_bytes(len(index))
         with path.open("rb") as file:

@@ -134,6 +134,7 @@ class AcquisitionSettings(Model):
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
     checksums: bool = True
+    min_free: Annotated[ByteSize, Field(gt=0)] | None = None
     durability: Literal["process", "disk"] = "process"
     checkpoint_s: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] | None = None
 
@@ -159,6 +160,7 @@ class AcquisitionSettings(Model):
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,
             checksums: bool = True,
+            min_free: int | str | None = None,
             durability: Literal["process", "disk"] = "process",
             checkpoint_s: float | None = None,
         ) -> None: ...

@@ -17,6 +17,7 @@ from scopestream.closing import Closing, check_timeout, to_the_end
 from scopestream.contract import Backend, ResumingBackend
 from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
+from scopestream.diskspace import check_space
 from scopestream.errors import MemoryLimitError, NotDurableError, StreamClosedError, StreamFullError, WriteError
 from scopestream.failures import Failures
 from scopestream.folder import NewRoot, OldRoot, settled
@@ -44,11 +45,14 @@ def open_stream(
                       open, and a last time at the end of `close` with the final figures. All calls come from a thread
                       of its own, so that it never holds the camera up; if it raises, it is not called again, and a
                       RuntimeWarning says why. `close` waits for it, but not for more than ten seconds
-    Raises PlanError, MemoryLimitError, BackendNotFoundError or DatasetExistsError before anything is written, and
-    TypeError or ValueError when `on_stats` or its interval cannot be.
+    Raises PlanError, MemoryLimitError, BackendNotFoundError, DatasetExistsError, DatasetBusyError or DiskSpaceError
+    before anything is written, and TypeError or ValueError when `on_stats` or its interval cannot be; with
+    `on_exists="resume"` also ResumeError, or DatasetError when what is there cannot be continued. Warns
+    (RuntimeWarning) when the disk has no room for all frames.
     """
     check_report(on_stats, stats_interval_s)
     resolution = resolve(settled(settings))
+    check_space(resolution.plan)
     return Stream(resolution.plan, resolution.backend, on_stats, stats_interval_s)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.watch import Watch
 from scopestream import AcquisitionSettings, Stream, StreamFullError, open_stream
 from scopestream.testing import stamped_frame
-from tests.faults.shim import Control
+from tests.faults.shim import Control, mark
 
 _PATIENCE_S = 60.0
 
@@ -24,14 +24,14 @@ class Trial:
     flush_every  frames between two calls of `flush`
     fault        arguments of `Control.set`, which take effect below the dataset, or with "parent" in the folder in
                  which it lies; None leaves all calls alone
-    when         the fault is there while the stream opens as well, or only "later"
+    trace        a file to which all calls below the dataset are recorded, with a mark "flushed N" after each `flush`
     """
 
     settings: dict[str, Any]
     n_frames: int
     flush_every: int = 3
     fault: dict[str, Any] | None = None
-    when: str = "always"
+    trace: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -62,9 +62,9 @@ def run(trial: Trial, control: Control | None) -> dict[str, Any]:
     settings = AcquisitionSettings(**trial.settings)
     with Watch() as watch:
         try:
-            if trial.when == "always":
+            if control is not None:
                 _tamper(trial, control)
-            _acquire(settings, trial, outcome, control)
+            _acquire(settings, trial, outcome)
         finally:
             if control is not None:
                 outcome.seen, outcome.hits = control.seen, control.hits
@@ -73,21 +73,21 @@ def run(trial: Trial, control: Control | None) -> dict[str, Any]:
     return asdict(outcome)
 
 
-def _tamper(trial: Trial, control: Control | None) -> None:
+def _tamper(trial: Trial, control: Control) -> None:
+    path = Path(trial.settings["path"])
     if trial.fault is not None:
-        assert control is not None, "this process was started without the shim"
-        path, fault = Path(trial.settings["path"]), dict(trial.fault)
+        fault = dict(trial.fault)
         control.set(path.parent if fault.pop("parent", False) else path, **fault)
+    if trial.trace is not None:
+        control.record(path, Path(trial.trace))
 
 
-def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome, control: Control | None) -> None:
+def _acquire(settings: AcquisitionSettings, trial: Trial, outcome: Outcome) -> None:
     try:
         stream = open_stream(settings)
     except Exception as error:
         outcome.errors["open"] = _told(error)
         return
-    if trial.when != "always":
-        _tamper(trial, control)
     try:
         _send_all(stream, trial, outcome)
     except Exception as error:
@@ -117,6 +117,8 @@ def _send_all(stream: Stream, trial: Trial, outcome: Outcome) -> None:
         if outcome.accepted % trial.flush_every == 0:
             stream.flush()
             outcome.flushed = outcome.accepted
+            if trial.trace is not None:
+                mark(f"flushed {outcome.flushed}")
 
 
 def _told(error: Exception) -> tuple[bool, str]:

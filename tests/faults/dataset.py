@@ -99,42 +99,44 @@ class Dataset:
         n_levels = 1 if self.settings.downscale_z else len(self.plan.images[0].arrays)
         return {number for number in numbers if all(self._is_exact(arrays, number, level) for level in range(n_levels))}
 
-    def wrong_pairs(self, arrays: dict[int, Planes | str], numbers: Collection[int]) -> list[int]:
-        """Of `downscale_z`: planes of level 1 whose two planes are both among the frames, and which are not theirs."""
+    def wrong_pairs(self, arrays: dict[int, Planes | str], n_frames: int) -> list[int]:
+        """Of `downscale_z`: second frames of pairs whose plane at level 1 is neither theirs nor still empty."""
         axis = self.settings.halved_z
-        if axis is None:
-            return []
         wrong = []
-        for number in numbers:
+        for number in range(n_frames if axis is not None else 0):
             image, index = self._route.locate(number)
-            if index[axis] % 2 == 0:
-                continue
-            other = self._route.number(image, [*index[:axis], index[axis] - 1, *index[axis + 1 :]])
             planes = arrays[self.plan.images[image].arrays[1]]
-            if other in numbers and not isinstance(planes, str):
-                place = np.ravel_multi_index((*index[:axis], index[axis] // 2), planes.shape[:-2])
-                if planes.digests[int(place)] != self._stamp_of_pair(other, number):
-                    wrong.append(number)
+            if index[axis] % 2 == 0 or isinstance(planes, str) or index[0] >= planes.shape[0]:
+                continue
+            place = np.ravel_multi_index((*index[:axis], index[axis] // 2, *index[axis + 1 :]), planes.shape[:-2])
+            first = self._route.number(image, (*index[:axis], index[axis] - 1, *index[axis + 1 :]))
+            if planes.digests[int(place)] not in self._stamps_of_pair(first, number):
+                wrong.append(number)
         return wrong
+
+    def covers(self, number: int) -> bool:
+        """Whether the shapes in the documents are large enough for that frame."""
+        image, index = self._route.locate(number)
+        folders = [self.root / self.plan.arrays[array].path for array in self.plan.images[image].arrays]
+        return all(json.loads((folder / "zarr.json").read_bytes())["shape"][0] > index[0] for folder in folders)
 
     def files_of(self, number: int) -> list[tuple[Path, int]]:
         """The files that hold parts of a frame, at every level, and how many chunks each has."""
         image, index = self._route.locate(number)
         files = []
-        for array in [self.plan.arrays[number] for number in self.plan.images[image].arrays]:
+        for array in [self.plan.arrays[at] for at in self.plan.images[image].arrays]:
+            folder, n_chunks = self.root / array.path / "c", chunks_of_a_file(array)
             halved = [i >> (array.level * (axis == self.settings.halved_z)) for axis, i in enumerate(index)]
             place = [i // size for i, size in zip(halved, array.file_shape, strict=False)]
-            grid = [
-                range(-(-size // step)) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)
-            ]
-            for tile in product(*grid):
-                path = self.root / array.path / "c"
-                files.append((path.joinpath(*map(str, (*place, *tile))), chunks_of_a_file(array)))
+            counts = [-(-size // step) for size, step in zip(array.frame_shape, array.file_shape[-2:], strict=True)]
+            for tile in product(*map(range, counts)):
+                files.append((folder.joinpath(*map(str, (*place, *tile))), n_chunks))
         return files
 
-    def _stamp_of_pair(self, first: int, second: int) -> str:
+    def _stamps_of_pair(self, first: int, second: int) -> tuple[str, str]:
         frames = [stamped_frame(number, self.settings.frame_shape, self.settings.dtype) for number in (first, second)]
-        return digest(next_level(np.stack(frames), z=0)[0])
+        plane = next_level(np.stack(frames), z=0)[0]
+        return digest(plane), digest(np.zeros_like(plane))
 
     def _is_exact(self, arrays: dict[int, Planes | str], number: int, level: int) -> bool:
         image, index = self._route.locate(number)

@@ -104,16 +104,13 @@ class Control:
         new.operations = sum(1 << operation for operation in operations)  # last: it is what switches on
 
     def off(self) -> None:
-        """Calls pass as they are."""
-        self._struct.operations = 0
+        """Calls pass as they are, and are not recorded."""
+        self._struct.operations = self._struct.recording = 0
 
     def record(self, root: Path, trace: Path) -> None:
-        """From now on every call below `root` that changed something is appended to `trace`, until `stop`."""
+        """From now on every call below `root` that changed something is appended to `trace`, until `off`."""
         self._struct.root, self._struct.trace = os.fsencode(root.resolve()), os.fsencode(trace)
         self._struct.recording = 1
-
-    def stop(self) -> None:
-        self._struct.recording = 0
 
     @property
     def seen(self) -> int:

@@ -83,7 +83,7 @@ def kill_and_check(victim: Kill, path: Path, readers: Mapping[str, Reader], resu
         arrays = dataset.read(reader)
         exact &= dataset.exact(arrays, exact)
         unread += [f"{name}: {why}" for why in unreadable(arrays)]
-        assert dataset.wrong_pairs(arrays, promised) == []
+        assert dataset.wrong_pairs(arrays, seen.sent) == []
     numbers = Numbers.of(promised, exact, seen.sent)
     what = f"{victim.layout}, {victim.codec}, {seen.phase}"
     results.add("kill", victim.backend, what, opened=not unread, numbers=numbers)
@@ -94,12 +94,12 @@ def kill_and_check(victim: Kill, path: Path, readers: Mapping[str, Reader], resu
 
 
 def without_open_shards(dataset: Dataset, n_frames: int) -> set[int]:
-    """Frames of complete files; those without an index are put aside, as `close` would have done."""
-    frames = set()
-    for number in range(n_frames):
-        files = dataset.files_of(number)
-        if all([is_complete(file, n_chunks) for file, n_chunks in files]):
-            frames.add(number)
+    """Frames of complete files that the shape covers; other files are put aside, as `close` would have done."""
+    frames = {
+        number
+        for number in range(n_frames)
+        if all(is_complete(file, n_chunks) for file, n_chunks in dataset.files_of(number)) and dataset.covers(number)
+    }
     for array in dataset.plan.arrays:
         for file in (dataset.root / array.path / "c").rglob("*"):
             if file.is_file() and not is_complete(file, chunks_of_a_file(array)):

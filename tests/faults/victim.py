@@ -71,7 +71,7 @@ def acquire(settings: dict[str, Any], n_frames: int, flush_every: int, pace_s: f
 
 
 def kill(target: Callable[..., None], arguments: tuple[Any, ...], moment: Moment) -> Seen:
-    """Start `target(*arguments, progress)` in a process, and end it with SIGKILL at that moment, or let it end before."""
+    """Start `target(*arguments, progress)` in a process, and end it with SIGKILL at that moment, if it still runs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with _pipe(context) as (progress, its_end):

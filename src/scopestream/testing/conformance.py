@@ -31,6 +31,7 @@ from scopestream.stream import open_stream
 from scopestream.testing.frames import acquire, expected_images, stamped_frame
 from scopestream.testing.levels import next_level
 from scopestream.testing.readers import describe_mismatch, read_array, reader_other_than
+from scopestream.verification import verify
 
 Y, X = 70, 97  # odd on purpose: tiles are cut at both edges, levels are rounded
 
@@ -340,6 +341,37 @@ class BackendConformance:
             with pytest.raises(NotDurableError):
                 stream.flush(durable=True)
         self._compare(stream.plan, {0})
+
+    # -- going on ---------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["time", "tiles", "several files a frame", "deep chunks", "positions inside"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_a_stream_goes_on_where_another_ended(self, tmp_path: Path, layout: str, codec: str) -> None:
+        if not load_backend(self.backend).capabilities.resumes:
+            pytest.skip(f"{self.backend} does not declare resumes")
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=2, on_exists="resume")
+        if self._refused(settings):
+            return
+        plan = acquire(settings, 3, skipped={1})
+        with open_stream(settings) as stream:
+            self._compare(plan, {0, 2})
+            while (number := stream.next_frame) is not None:
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.flush()
+        self._compare(plan, set(range(plan.n_frames or 0)) - {1})
+        assert verify(plan.root).sound
+
+    def test_an_unbounded_axis_goes_on(self, tmp_path: Path) -> None:
+        if not load_backend(self.backend).capabilities.resumes:
+            pytest.skip(f"{self.backend} does not declare resumes")
+        settings = self.settings(tmp_path, dimensions=_dims(t=None, c=2), shards={"t": 4}, on_exists="resume")
+        if self._refused(settings):
+            return
+        for end in (3, 8, 13):
+            with open_stream(settings) as stream:
+                for number in range(stream.next_frame or 0, end):
+                    stream.append(stamped_frame(number, (Y, X), settings.dtype))
+            self._compare(stream.plan, set(range(end)))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset, open_dataset
 from scopestream.document import array_document, stored_length, write_document
+from scopestream.durable import sync_everything
 from scopestream.errors import DatasetError
 from scopestream.framelog import read_frames
 from scopestream.lock import DatasetLock, check_not_busy, read_owner
@@ -79,6 +78,7 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
         outcome = _outcome(dataset, after, repairs, n_levels, dry_run=False)
         if outcome.changed:
             _write_documents(after, outcome)
+            sync_everything(root)
     except BaseException:
         lock.abandon()
         raise
@@ -155,4 +155,4 @@ def _records(dataset: Dataset) -> Iterator[dict[str, Any]]:
 def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
-    return {str(key): number for key, number in value.items() if type(number) in (int, float) and np.isfinite(number)}
+    return {str(key): number for key, number in value.items() if type(number) in (int, float) and abs(number) < 1e300}
