@@ -34,6 +34,7 @@ from scopestream_backends._files import (
 Piece = tuple[int, bytes | memoryview]
 Move = tuple[int, int, int]  # from one offset to another, so many bytes
 _WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
+_CAREFUL_EVERY_S = 1.0  # seconds between two indexes of compressed chunks, at the least, where each costs syncs
 _MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
 
 
@@ -317,7 +318,7 @@ class TailShard(ShardFile):
         self._every_s = every_s
         self._walk_bytes = n_publish * self._index_bytes
         self._dirty = False
-        self._published_at = 0.0
+        self._published_at = monotonic() if unsynced.careful else 0.0
         self._publishing = threading.Lock()  # one index moves at a time; taken before `lock`, which chunks need, too
         moved = self._take_over() if resumes and path.exists() else None
         self._index_at = capacity + self._walk_bytes if self._walks else self._tail
@@ -337,8 +338,9 @@ class TailShard(ShardFile):
             self._tail = end
             self._dirty = True
             self._unsynced.changed(self.path)
-            is_time = self._walks and monotonic() - self._published_at >= self._every_s
-        if is_time and not self._unsynced.careful:  # each index would cost a sync
+            every_s = max(self._every_s, _CAREFUL_EVERY_S) if self._unsynced.careful else self._every_s
+            is_time = self._walks and monotonic() - self._published_at >= every_s
+        if is_time:
             self.flush()
 
     def _take_over(self) -> list[Move]:
@@ -433,7 +435,7 @@ class TailShard(ShardFile):
             with self.lock:
                 was_open = self._file >= 0
                 self._cut(at + self._index_bytes)
-                self._index_at = at
+                self._index_at, self._published_at = at, monotonic()
                 if not was_open:
                     super().release()
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,32 @@ def _whole_lines(log: bytes) -> list[tuple[int, bytes]]:
     return lines
 
 
-def lose_power(tmp_path: Path, acquisition: AcquisitionSettings, *, n_cuts: int | None, seeds: range) -> None:
+def recorded_twice(folder: Path, acquisition: AcquisitionSettings) -> tuple[Disk, LayoutPlan]:
+    """Frames that were promised, and a second stream that goes on with them without a promise of its own."""
+    recorder = Recorder(folder)
+    with recorder.recording():
+        with open_stream(acquisition) as stream:
+            for number in range(6):
+                stream.append(stamped_frame(number, SHAPE, "uint16"))
+            stream.flush(durable=True)
+            recorder.promise(6)
+        with open_stream(acquisition.model_copy(update={"on_exists": "resume"})) as stream:
+            for number in range(6, N_FRAMES):
+                stream.append(stamped_frame(number, SHAPE, "uint16"))
+                stream.flush()
+    return Disk(recorder.steps), stream.plan
+
+
+def lose_power(
+    tmp_path: Path,
+    acquisition: AcquisitionSettings,
+    *,
+    n_cuts: int | None,
+    seeds: range,
+    acquire: Callable[[Path, AcquisitionSettings], tuple[Disk, LayoutPlan]] = recorded,
+) -> None:
     """At `n_cuts` moments (None: all), with every seed."""
-    disk, plan = recorded(tmp_path / "disk", acquisition)
+    disk, plan = acquire(tmp_path / "disk", acquisition)
     cuts = [cut for cut in disk.cuts() if disk.promised(cut) is not None]
     if n_cuts is not None:
         cuts = sorted({cuts[-1], *random.Random(0).sample(cuts, min(n_cuts, len(cuts)))})
@@ -136,6 +159,14 @@ def test_a_power_loss_leaves_what_was_promised(tmp_path: Path, layout: str, code
     (tmp_path / "disk").mkdir()
     acquisition = settings(tmp_path / "disk" / "a.ome.zarr", layout, codec, durability=durability)
     lose_power(tmp_path, acquisition, n_cuts=5, seeds=range(5))
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("layout", ["one long shard", "unbounded", "deep chunks"])
+def test_a_stream_that_goes_on_keeps_what_was_promised_before(tmp_path: Path, layout: str, codec: str) -> None:
+    (tmp_path / "disk").mkdir()
+    acquisition = settings(tmp_path / "disk" / "a.ome.zarr", layout, codec)
+    lose_power(tmp_path, acquisition, n_cuts=8, seeds=range(5), acquire=recorded_twice)
 
 
 @pytest.mark.campaign
