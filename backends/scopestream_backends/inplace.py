@@ -115,6 +115,7 @@ class InplaceSink:
             for array, geometry in zip(plan.arrays, self._geometry, strict=True)
         ]
         self._resumes = resumes
+        self._checksums = plan.settings.checksums
         self._lengths = [array.shape[0] for array in plan.arrays]
         self._published = list(self._lengths)  # what the documents say
         self._unsynced = Unsynced(plan.root, careful=plan.settings.durability == "disk")
@@ -304,9 +305,9 @@ class InplaceSink:
         return TailShard(
             path, n_chunks=geometry.n_chunks, capacity=geometry.n_chunks * times * largest,
             n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks,
-            # After a kill, chunks that no index names are found by the checksum of the frame that they make up. Of a
-            # frame in several files nobody knows which chunks go together.
-            every_s=_PUBLISH_EVERY_S if geometry.files == (1, 1) else 0.0,
+            # After a kill, chunks that no index names are found by the checksum of the frame that they make up, if it
+            # has one. Of a frame in several files nobody knows which chunks go together.
+            every_s=_PUBLISH_EVERY_S if self._checksums and geometry.files == (1, 1) else 0.0,
             sparse=self._sparse, resumes=self._resumes,
             unsynced=self._unsynced,
         )  # fmt: skip

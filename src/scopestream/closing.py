@@ -255,7 +255,7 @@ class Closing:
         total = self._plan.n_frames
         # Of an unbounded acquisition only what was accepted can be missing.
         missing = stats.frames_waiting if total is None else total - sum(counts.values())
-        whole = self._failures.first is None and not counts["dropped"] and not missing
+        whole = self._failures.first is None and not counts["dropped"] and not counts["failed"] and not missing
         self._metadata.finish(
             status="complete" if whole else "incomplete",
             counts={**counts, "missing": missing},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from scopestream.untrusted import read_bounded
 
 SETTINGS = "scopestream/settings.json"
 MAX_SETTINGS_BYTES = 256_000_000
+MAX_CHUNK_BYTES = 1 << 33
 _MAX_TRIED = 100  # documents that are looked at for the chunks
 
 
@@ -135,6 +137,8 @@ def _tiling(array: ArrayPlan, document: dict[str, Any]) -> dict[str, Any]:
         shards: tuple[int, ...] | None = grid
     else:
         chunks, shards = grid, None
+    if prod(chunks) * array.dtype.itemsize > MAX_CHUNK_BYTES:
+        raise DatasetError(f"{array.path}: chunks {chunks} are larger than any that this program reads")
     if any(shard % chunk for shard, chunk in zip(shards or chunks, chunks, strict=True)):
         raise DatasetError(f"{array.path}: chunks {chunks} do not divide shards {shards}")
     return {

@@ -36,8 +36,10 @@ def _zstd(data: bytes, chunk: np.ndarray) -> None:
 
 
 def _blosc(data: bytes, chunk: np.ndarray) -> None:
-    # The header has the size of what was compressed at byte 4 (c-blosc, "README_CHUNK_FORMAT").
-    if len(data) < 16 or int.from_bytes(data[4:8], "little") != chunk.nbytes:
+    # The header has the size of what was compressed at byte 4, and its own at byte 12, up to which the library reads
+    # whatever there is (c-blosc, "README_CHUNK_FORMAT").
+    sizes = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
+    if len(data) < 16 or sizes != (chunk.nbytes, len(data)):
         raise ValueError(f"it is no blosc buffer of {chunk.nbytes} bytes")
     _decoded(blosc.decompress, data, chunk)
 

@@ -90,15 +90,25 @@ class DatasetLock:
         return False
 
     def _replace(self) -> None:
-        """A lock file of our own in the place of the one that a child of the dead process holds."""
+        """A lock file of our own in the place of the one that a child of the dead process holds.
+
+        Of several that find it so only one may do that: the others see whose lock it is then.
+        """
         self.abandon()
-        own = self._path.with_name(f".lock-{os.getpid()}.tmp")
-        self._file = os.open(own, _FLAGS, 0o666)
-        _lock(self._file)
-        os.replace(own, self._path)
+        turn = os.open(self._path.with_name(".lock-turn.tmp"), _FLAGS, 0o666)
+        try:
+            if not _lock(turn) or not _owner_is_gone(self._root, may_be_nobody=False):
+                raise _busy(self._root)
+            own = self._path.with_name(f".lock-{os.getpid()}.tmp")
+            self._file = os.open(own, _FLAGS, 0o666)
+            _lock(self._file)
+            self._write_owner(self.previous.get("run"))
+            os.replace(own, self._path)
+        finally:
+            os.close(turn)
 
     def _write_owner(self, run: object) -> None:
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id(), "run": run, "time": time()}
+        owner = {**_place(), "pid": os.getpid(), "run": run, "time": time()}
         with suppress(OSError):  # a full disk keeps nobody from making room: then nobody knows who holds the lock
             self._write(json.dumps(owner).encode())
 
@@ -137,8 +147,13 @@ def _owner_is_gone(root: Path, *, may_be_nobody: bool) -> bool:
     pid = owner.get("pid")
     if not isinstance(pid, int):
         return may_be_nobody
-    here = owner.get("host") == socket.gethostname() and owner.get("boot") == boot_id()
-    return here and not _is_alive(pid)
+    here = _place()
+    if owner.get("host") != here["host"]:
+        return may_be_nobody
+    if None not in (owner.get("boot"), here["boot"]) and owner["boot"] != here["boot"]:
+        return True  # nothing outlives a start of the system
+    # Containers on one computer may share its name, and not know the processes of one another.
+    return all(owner.get(key) == here[key] for key in here) and not _is_alive(pid)
 
 
 def _busy(root: Path) -> DatasetBusyError:
@@ -147,6 +162,15 @@ def _busy(root: Path) -> DatasetBusyError:
     return DatasetBusyError(
         f"{root} is being written by {who}; nothing was changed. Close that stream first, or choose another path."
     )
+
+
+def _place() -> dict[str, str | None]:
+    """Where a process lives: only there its number means anything."""
+    try:
+        namespace: str | None = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = None
+    return {"host": socket.gethostname(), "boot": boot_id(), "namespace": namespace}
 
 
 def boot_id() -> str | None:

@@ -15,7 +15,7 @@ from scopestream.levels import next_levels
 from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.planning import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
-from scopestream.restore import Blocks, Key
+from scopestream.restore import Blocks, Key, keep_lengths
 from scopestream.stack import Stack
 from scopestream.stored import Index, StoredArray
 
@@ -45,10 +45,8 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
         sink = backend.reopen(plan)
         try:
             _write_levels(plan, blocks, columns, sink)
-            for number, array in enumerate(plan.arrays):
-                if array.growable:
-                    sink.extend(number, dataset.lengths()[array.image])
         finally:
+            keep_lengths(sink, plan, dataset.lengths())
             sink.close()
     return n_blocks
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from scopestream.dataset import Dataset, differing_documents
-from scopestream.document import array_document, replacing, stored_length, write_document
+from scopestream.document import array_document, read_document, replacing, stored_length, write_document
 from scopestream.durable import sync_data, sync_file
+from scopestream.errors import DatasetError
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
+from scopestream.plan import LayoutPlan
 from scopestream.salvage import salvage
 from scopestream.shardindex import MISSING, encode_index, index_bytes
 from scopestream.stored import Index
 
 # What a writer leaves when it is killed before it renames a file: ours, and those that libraries stage for us.
-_LEFTOVERS = re.compile(r"\..+\.tmp|\.scopestream-probe|c(\.\d+)+|.+\.__lock")
+_LEFTOVERS = re.compile(r"\..+\.tmp|\.scopestream-probe")
+_STAGED = re.compile(r"c(\.\d+)+|.+\.__lock")  # in the folders of arrays
 _ALMOST = 2  # indexes that fit into what a trimmed file would save: then it stays as it is
 _MAX_PROBLEMS = 100
 
@@ -73,7 +77,7 @@ def repair(
     Raises OSError when the disk does not take it.
     """
     repairs, plan = Repairs(), dataset.plan
-    for path in list(_leftovers(plan.root)):
+    for path in list(_leftovers(plan)):
         repairs.leftovers += 1
         if not dry_run:
             path.unlink(missing_ok=True)
@@ -227,7 +231,11 @@ def _write_document(dataset: Dataset, number: int) -> None:
         last = max((at[0] for at, _ in dataset.stored(number, lambda _: None).files()), default=-1)
         length = (last + 1) * array.file_shape[0]
     folder.mkdir(parents=True, exist_ok=True)
-    write_document(folder, array_document(array, (length, *array.shape[1:])), synced=True)
+    document = array_document(array, (length, *array.shape[1:]))
+    with suppress(DatasetError):  # what others have noted there stays
+        attributes = read_document(folder).get("attributes")
+        document["attributes"] = attributes if isinstance(attributes, dict) else {}
+    write_document(folder, document, synced=True)
 
 
 def _n_outdated(dataset: Dataset, differing: Sequence[int]) -> int:
@@ -239,9 +247,32 @@ def _n_outdated(dataset: Dataset, differing: Sequence[int]) -> int:
     )
 
 
-def _leftovers(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root, followlinks=False):
-        yield from (Path(folder, name) for name in names if _LEFTOVERS.fullmatch(name))
+def _leftovers(plan: LayoutPlan) -> Iterator[Path]:
+    """In the folders that scopestream writes to; what others have put beside them is theirs."""
+    groups = [plan.root, plan.root / "scopestream", plan.root / "OME"]
+    groups += [folder for image in plan.images for folder in _folders_to(plan.root, image.path)]
+    for folder in dict.fromkeys(groups):
+        yield from (path for path in _files_in(folder) if _LEFTOVERS.fullmatch(path.name))
+    for array in plan.arrays:
+        for parent, _, names in os.walk(plan.root / array.path, followlinks=False):
+            for name in names:
+                if _LEFTOVERS.fullmatch(name) or _STAGED.fullmatch(name):
+                    yield Path(parent, name)
+
+
+def _folders_to(root: Path, path: str) -> Iterator[Path]:
+    """Of an image, and of the well and the row that it is in."""
+    folder = root
+    for part in PurePosixPath(path).parts:
+        folder = folder / part
+        yield folder
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
+    except OSError:  # it is not there, or something else
+        return []
 
 
 def _free_name(path: Path) -> Path:

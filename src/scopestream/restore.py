@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from scopestream.contract import Sink
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset
 from scopestream.errors import DatasetError
@@ -161,6 +162,13 @@ class Blocks:
         if not self._array.growable:
             return self._ends
         return (self._lengths[image], *self._ends[1:])
+
+
+def keep_lengths(sink: Sink, plan: LayoutPlan, lengths: Sequence[int]) -> None:
+    """Tell a sink how long the growable arrays are; `lengths` by image."""
+    for number, array in enumerate(plan.arrays):
+        if array.growable:
+            sink.extend(number, lengths[array.image])
 
 
 def _refuse(problem: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from scopestream.dataset import Dataset, open_dataset, stored_settings
-from scopestream.errors import ResumeError
-from scopestream.framelog import FrameLog, Record
+from scopestream.errors import DatasetError, ResumeError
+from scopestream.framelog import FRAME_LOG, STATUSES, FrameLog, Record
 from scopestream.lock import boot_id
 from scopestream.relevel import complete_levels
 from scopestream.repair import Repairs, repair
@@ -63,11 +63,31 @@ def prepare(
     Raises DatasetError or OSError.
     """
     dataset = open_dataset(root)
+    check_log(dataset)
     repairs = repair(dataset, in_doubt=in_doubt(dataset, owner), trim=trim, dry_run=False, on_file=on_file)
     if len(repairs.lost):
         _log_lost(dataset, repairs)
         dataset = open_dataset(root)
     return repairs, dataset, complete_levels(dataset, repairs.stale, dry_run=False)
+
+
+def check_log(dataset: Dataset) -> None:
+    """Raise DatasetError when the log lacks frames, so that nobody could tell which are there."""
+    root, counted = dataset.plan.root, dataset.state.get("frames")
+    counts = [counted.get(status) for status in STATUSES] if isinstance(counted, dict) else []
+    n_expected = sum(count for count in counts if type(count) is int)  # since a close; more may have come after it
+    n_known = len(dataset.history.numbers)
+    if n_known < n_expected or (not (root / FRAME_LOG).exists() and _has_data(dataset)):
+        raise DatasetError(
+            f"The frame log {root / FRAME_LOG} has {n_known} frames, and there are more. Nothing was changed: without "
+            f"their lines nobody knows which frames are there. Bring the log back from a copy, or read the arrays as "
+            f"they are."
+        )
+
+
+def _has_data(dataset: Dataset) -> bool:
+    stored = (dataset.stored(image.arrays[0], lambda _: None) for image in dataset.plan.images)
+    return any(any(True for _ in array.files()) for array in stored)
 
 
 def in_doubt(dataset: Dataset, owner: dict[str, Any]) -> np.ndarray:

@@ -139,7 +139,7 @@ def _layers_in_a_row(stored: StoredArray, file: BinaryIO, offset: int) -> Iterat
     n = len(stored.geometry.tiles[0][1])
     encoded_size = _zstd_size if stored.array.codec.name == "zstd" else _blosc_size
     pieces: list[Piece] = []
-    while (length := encoded_size(file, offset)) is not None:
+    while (length := encoded_size(file, offset, stored.max_encoded)) is not None:
         pieces.append((offset, length))
         offset += length
         if len(pieces) == n:
@@ -147,16 +147,19 @@ def _layers_in_a_row(stored: StoredArray, file: BinaryIO, offset: int) -> Iterat
             pieces = []
 
 
-def _blosc_size(file: BinaryIO, offset: int) -> int | None:
-    """Length of the blosc buffer at `offset`, None when there is none (c-blosc, "README_CHUNK_FORMAT")."""
+def _blosc_size(file: BinaryIO, offset: int, most: int) -> int | None:
+    """Length of the blosc buffer at `offset`, None when there is none (c-blosc, "README_CHUNK_FORMAT").
+
+    most  bytes that it may have
+    """
     file.seek(offset)
     header = file.read(16)
     length = int.from_bytes(header[12:16], "little")
-    return length if len(header) == 16 and header[0] == 2 and length > 16 else None
+    return length if len(header) == 16 and header[0] == 2 and 16 < length <= most else None
 
 
-def _zstd_size(file: BinaryIO, offset: int) -> int | None:
-    """Length of the Zstandard frame at `offset`, None when there is none (RFC 8878, 3.1.1)."""
+def _zstd_size(file: BinaryIO, offset: int, most: int) -> int | None:
+    """Length of the Zstandard frame at `offset`, None when there is none of at most `most` bytes (RFC 8878, 3.1.1)."""
     file.seek(offset)
     header = file.read(5)
     if len(header) < 5 or header[:4] != ZSTD_MAGIC:
@@ -167,7 +170,7 @@ def _zstd_size(file: BinaryIO, offset: int) -> int | None:
         block = file.read(3)
         value = int.from_bytes(block, "little")
         is_last, kind, size = value & 1, value >> 1 & 3, value >> 3
-        if len(block) < 3 or kind == 3:
+        if len(block) < 3 or kind == 3 or end - offset > most:
             return None
         end += 3 + (1 if kind == 1 else size)
         if is_last:

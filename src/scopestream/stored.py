@@ -31,7 +31,8 @@ Index = tuple[int, ...]
 class StoredArray:
     """One array. Safe from several threads.
 
-    ends        of the axes before the frame, 2^62 where one grows
+    ends         of the axes before the frame, 2^62 where one grows
+    max_encoded  bytes that a compressed chunk may have
 
     folder      of the array
     on_problem  told in a sentence what is wrong with a file
@@ -48,7 +49,7 @@ class StoredArray:
             1 << 62 if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[: self._before])
         )
         # A compressed chunk is at most a little larger than its pixels.
-        self._max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
+        self.max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
         self._lock = Lock()
         if self.geometry.n_chunks > MAX_CHUNKS_OF_SHARD:
@@ -217,7 +218,7 @@ class StoredArray:
         there = index[(index != MISSING).any(axis=1)]
         end = path.stat().st_size - index_bytes(self.geometry.n_chunks)
         offsets, lengths = there[:, 0], there[:, 1]
-        if (offsets > end).any() or (lengths > self._max_encoded).any() or (offsets + lengths > end).any():
+        if (offsets > end).any() or (lengths > self.max_encoded).any() or (offsets + lengths > end).any():
             return None
         return index
 
@@ -234,7 +235,7 @@ class StoredArray:
         for number, row, column in tiles:
             if index is None:
                 file.seek(0)
-                data = file.read(self._max_encoded + 1)
+                data = file.read(self.max_encoded + 1)
             else:
                 offset, length = map(int, index[first + number])
                 if offset == length == MISSING:

@@ -29,7 +29,7 @@ from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
-from scopestream.restore import Blocks
+from scopestream.restore import Blocks, keep_lengths
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
@@ -89,7 +89,6 @@ class Stream:
                 root = OldRoot(plan.settings)
                 opened.callback(root.undo)
                 before = root.mend()
-                self._metadata.go_on(before.attributes)
             else:
                 root = NewRoot(plan.settings)
                 opened.callback(root.undo)
@@ -98,6 +97,8 @@ class Stream:
             opened.callback(log.close)
             sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
             opened.callback(sink.close)
+            if before is not None:  # should it come to nothing, arrays are as long as they were
+                opened.callback(keep_lengths, sink, plan, before.lengths())
             self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures, self._metadata.sync)
             was_promised = before is not None and bool(before.history.synced.any())
             if self._can_sync and (was_promised or plan.settings.durability == "disk"):
@@ -119,6 +120,7 @@ class Stream:
             if before is not None:
                 self._intake.restore(before, self._delivery)
                 Blocks(before, plan).sample(self._delivery.contrast, route.channel_step(plan))
+                self._metadata.go_on(before.attributes)
 
             def read() -> Stats:  # does not refer to the stream, which the thread would keep alive
                 return counters.snapshot(writer.queue_depth, writer.queue_peak)

@@ -172,10 +172,18 @@ def test_chunks_that_no_index_names_are_found_by_their_checksums(tmp_path: Path)
     assert outcome.frames["written"] == 5
 
 
-def test_without_checksums_unnamed_chunks_are_lost_and_the_log_says_so(tmp_path: Path) -> None:
+def test_without_checksums_every_chunk_is_named_at_once(tmp_path: Path) -> None:
     path = crashed(tmp_path, 6, codec="zstd", checksums=False, **CASES["unbounded"])
     outcome = recover(path)
-    assert outcome.lost == (0, 2, 3, 4, 5)
+    assert outcome.lost == ()
+    assert outcome.repairs.salvaged == 0
+    check_pixels(path, AcquisitionSettings(**_settings(path)).plan(), {0, 2, 3, 4, 5}, {1})
+
+
+def test_the_log_says_which_frames_are_lost(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 6, **CASES["time"])
+    (path / "0" / "c" / "0" / "0" / "0").unlink()
+    assert recover(path).lost == (0, 2, 3)
     last = {record["frame"]: record for record in read_frames(path)}
     assert last[2]["status"] == "failed"
     assert "crash" in last[2]["reason"]
@@ -372,3 +380,44 @@ def _dies_at(n: int, path: Path) -> bool:
         except _DiedError:
             return True
         return False
+
+
+def test_chunks_that_others_have_put_beside_stay(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 3, **CASES["time"])
+    labels = path / "labels" / "cells"
+    labels.mkdir(parents=True)
+    for name in ("zarr.json", "c.0.0.0", "c.1.0.0"):
+        (labels / name).write_bytes(b"of somebody else")
+    recover(path)
+    assert sorted(file.name for file in labels.iterdir()) == ["c.0.0.0", "c.1.0.0", "zarr.json"]
+
+
+def test_without_a_log_nothing_is_changed(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 6, **CASES["unbounded"])
+    (path / "scopestream" / "frames.jsonl").unlink()
+    before = _contents(path)
+    for dry_run in (True, False):
+        with pytest.raises(DatasetError, match="nobody knows which frames are there"):
+            recover(path, dry_run=dry_run)
+    assert _contents(path) == before
+
+
+def test_what_others_noted_in_a_document_stays_when_it_is_mended(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 3, **CASES["time"])
+    document = json.loads((path / "0" / "zarr.json").read_bytes())
+    (path / "0" / "zarr.json").write_text(
+        json.dumps({**document, "data_type": "uint8", "attributes": {"note": "mine"}})
+    )
+    recover(path)
+    assert json.loads((path / "0" / "zarr.json").read_bytes()) == noted
+
+
+@pytest.mark.parametrize("codec", ["zstd", "blosc-lz4"])
+def test_a_torn_chunk_does_not_let_recovery_walk_the_hole_behind_it(tmp_path: Path, codec: str) -> None:
+    path = crashed(tmp_path, 3, codec=codec, **CASES["unbounded"])
+    shard = path / "0" / "c" / "0" / "0" / "0"
+    magic = {"zstd": b"\x28\xb5\x2f\xfd\x00", "blosc-lz4": b"\x02\x01\x21\x02" + b"\xff" * 12}[codec]
+    with shard.open("r+b") as file:
+        file.write(magic + bytes(100_000))
+    outcome = recover(path)
+    assert set(outcome.lost) == {0, 2}

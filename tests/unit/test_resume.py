@@ -249,3 +249,31 @@ def test_a_block_that_waits_for_frames_is_bounded_by_the_memory_limit(tmp_path: 
         assert stream.plan.peak_bytes <= stream.plan.settings.memory_limit
         send(stream, range(4, 11))
     check_pixels(stream.plan.root, stream.plan, set(range(11)), set())
+
+
+def test_a_resume_that_fails_leaves_a_closed_dataset_as_it_was(tmp_path: Path, faulty: FaultyBackend) -> None:
+    every = settings(tmp_path / "a.ome.zarr", **CASES["unbounded"])
+    with open_stream(every) as stream:
+        send(stream, range(10))
+    root = tmp_path / "a.ome.zarr"
+    documents = {file: file.read_bytes() for file in root.rglob("zarr.json")}
+    faulty.error_at_open = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"):
+        open_stream(every.model_copy(update={"backend": "faulty"}))
+    assert documents == {file: file.read_bytes() for file in root.rglob("zarr.json")}
+    with open_stream(every) as stream:
+        assert stream.next_frame == 10
+
+
+def test_frames_that_failed_are_not_forgotten(tmp_path: Path, faulty: FaultyBackend) -> None:
+    stream = open_stream(settings(tmp_path / "a.ome.zarr", backend="faulty", on_exists="error"))
+    faulty.error = OSError(28, "No space left on device")
+    stream.append(frame(0))
+    with pytest.raises(OSError, match="No space left"):
+        stream.close()
+    with open_stream(settings(tmp_path / "a.ome.zarr")) as stream:
+        for number in range(1, 11):
+            stream.write(frame(number), index={"t": number})
+    state = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_bytes())["attributes"]["scopestream"]
+    assert state["status"] == "incomplete"
+    assert state["frames"]["failed"] == 1

@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from scopestream.contract import Backend, BatchSink, Block, Capabilities, Sink, WriteUnit
+from scopestream.contract import Backend, BatchSink, Block, Capabilities, ResumingBackend, Sink, WriteUnit
 from scopestream.plan import ArrayPlan, LayoutPlan
 
 
@@ -49,7 +49,12 @@ class FaultyBackend:
         return self._inner.check(plan)
 
     def open(self, plan: LayoutPlan) -> Sink:
-        sink = self._inner.open(plan)
+        return self._faulty(self._inner.open(plan))
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        return self._faulty(cast(ResumingBackend, self._inner).reopen(plan))
+
+    def _faulty(self, sink: Sink) -> Sink:
         if self.error_at_open is not None:
             raise self.error_at_open
         return _FaultySink(self, sink)
