@@ -404,10 +404,8 @@ def test_without_a_log_nothing_is_changed(tmp_path: Path) -> None:
 
 def test_what_others_noted_in_a_document_stays_when_it_is_mended(tmp_path: Path) -> None:
     path = crashed(tmp_path, 3, **CASES["time"])
-    document = json.loads((path / "0" / "zarr.json").read_bytes())
-    (path / "0" / "zarr.json").write_text(
-        json.dumps({**document, "data_type": "uint8", "attributes": {"note": "mine"}})
-    )
+    noted = {**json.loads((path / "0" / "zarr.json").read_bytes()), "attributes": {"note": "mine"}}
+    (path / "0" / "zarr.json").write_text(json.dumps({**noted, "data_type": "uint8"}))
     recover(path)
     assert json.loads((path / "0" / "zarr.json").read_bytes()) == noted
 
