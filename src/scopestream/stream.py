@@ -66,7 +66,7 @@ class Stream:
         self._plan = plan
         self._settings = plan.settings
         self._lock = threading.RLock()
-        self._process = getpid()
+        self._process, self._thread = getpid(), threading.get_ident()
         route = Route(plan)
         in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, route, in_order=in_order)
@@ -303,6 +303,8 @@ class Stream:
 
     def _begin(self) -> None:
         """With the lock held, before all else: finish what an interrupt has stopped, then see whether all is well."""
+        if self._thread != threading.get_ident():
+            self._closing.is_shared = True
         if self._closing.is_closed:
             raise StreamClosedError(f"The stream to {self.path} is closed; nothing was written.")
         if self._intake.unfinished:

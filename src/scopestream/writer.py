@@ -234,12 +234,12 @@ class Writer:
         that little patience, since fresh memory costs more than the copy into it, and a camera that is slower than the
         disk never needs more than the first few buffers.
         """
-        self._failures.check()
         if self._allowed == self._n_buffers:
             self._check_full(on_full)
             self._wait(lambda: self._has_room() or not self.queue_depth or self._failures.first is not None)
         elif not self.queue_depth or not self._wait(self._has_room, self._patience_s):
             self._allowed = min(self._n_buffers, self._allowed + self._batch)
+        self._failures.check()
 
     def _has_room(self) -> bool:
         return self._n_held <= self._allowed - max(1, min(self._allowed // 4, self._batch))
@@ -272,7 +272,7 @@ class Writer:
             if until():
                 return True
             self._waiting.append(waiter)
-        if bell.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)):
+        if bell.acquire(timeout=-1 if timeout_s is None else min(float(timeout_s), threading.TIMEOUT_MAX)):
             return True
         with self._lock:
             if waiter in self._waiting:
