@@ -118,7 +118,7 @@ class Closing:
             _thread.start_new_thread(close, ())  # takes no lock of the module `threading`, which may be held as well
         except RuntimeError:  # the interpreter ends
             close()
-        if not (self._writer.is_own_thread or (self._reporter is not None and self._reporter.is_own_thread)):
+        if not self._is_own_thread():
             done.acquire()
         try:
             self._warn("nothing refers to it any more")
@@ -145,6 +145,10 @@ class Closing:
             self._warn("the program ends")
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_own_thread(self) -> bool:
+        reports = self._reporter is not None and self._reporter.is_own_thread
+        return reports or self._writer.is_own_thread or threading.current_thread() is self._beginning
 
     def _warn(self, why: str) -> None:
         warnings.warn(

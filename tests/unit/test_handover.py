@@ -201,7 +201,7 @@ def test_what_a_stack_drops_takes_its_turn_with_what_it_brings(tmp_path: Path, f
     with open_stream(settings(tmp_path, **fields, memory_limit="100MB")) as stream:
         submitted: list[int] = []
         submit, writer = stream._writer.submit, stream._writer
-        writer._n_buffers = writer._allowed = 3
+        writer._pool.n_buffers = writer._pool._allowed = 3
 
         def spy(jobs: Sequence[Job], n_before: int) -> None:
             submitted.extend(job.origin[0] for job in jobs if job.gone is None)
