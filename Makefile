@@ -12,7 +12,7 @@ endif
 comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench campaign clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.with-demo
@@ -33,8 +33,15 @@ docs: $(VENV)/.with-docs
 bench: $(VENV)/.with-bench
 	@$(BIN)/python -m benchmarks
 
+# Hours of faults, and then a table of them.
+campaign: export SCOPESTREAM_FAULT_RESULTS ?= $(CURDIR)/campaign.jsonl
+campaign: $(VENV)/.with-test-lint
+	@rm -f "$(SCOPESTREAM_FAULT_RESULTS)"
+	@$(BIN)/python -m pytest $(PYTEST) -m "campaign or not campaign" tests/faults; status=$$?; \
+	  $(BIN)/python -m tests.faults.results "$(SCOPESTREAM_FAULT_RESULTS)"; exit $$status
+
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site campaign.jsonl .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .with-test-lint has the extras test and lint.

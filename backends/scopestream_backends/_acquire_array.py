@@ -162,7 +162,7 @@ class ArrayWriter:
         return OSError(
             getattr(error, "errno", None) or errno.EIO,
             f"Frames could not be stored in {self._folder}: {error}. Those in complete files are safe. "
-            f"Make room on the disk, or make sure that it is there, and start a new acquisition",
+            f"Make room on the disk, or make sure that it is there",
         )
 
     def _settings(self) -> StreamSettings:

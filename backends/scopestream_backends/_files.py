@@ -8,15 +8,51 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from scopestream.memory import PAGE, page_aligned
 
+try:
+    import resource
+except ImportError:  # Windows, which grants thousands
+    resource = None  # type: ignore[assignment]
+
 O_BINARY = getattr(os, "O_BINARY", 0)
 _MAX_VECTORS = 1024  # IOV_MAX of Linux, macOS and the BSDs
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_COPY_BYTES = 2**22
+_LEAST_OPEN_FILES = 16  # two for each of a few threads, and the documents
 _seek_lock = threading.Lock()
+
+
+def open_file_allowance(most: int) -> int:
+    """How many files may be kept open, at most `most`: half of those that the system still grants this process.
+
+    The other half is for what the program itself opens, and for documents. Raises OSError (EMFILE) when that is next to
+    nothing.
+    """
+    if resource is None:
+        return most
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return most
+    left = limit - _n_open_files()
+    if left < _LEAST_OPEN_FILES:
+        raise OSError(
+            errno.EMFILE,
+            f"this process may open only {max(left, 0)} more files, at least {_LEAST_OPEN_FILES} are needed; raise the "
+            f"limit of {limit} (ulimit -n), or close some",
+        )
+    return min(most, left // 2)
+
+
+def _n_open_files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(folder))  # noqa: PTH208  # names are enough
+    return 0
 
 
 def write_at(file: int, data: bytes | memoryview, offset: int) -> None:
@@ -47,6 +83,28 @@ def write_all_at(file: int, pieces: Sequence[bytes | memoryview], offset: int) -
                 write_at(file, memoryview(piece)[max(n, 0) :], offset + max(n, 0))
             n -= len(piece)
             offset += len(piece)
+
+
+def copy_range(source: int, target: int, source_at: int, target_at: int, n_bytes: int) -> None:
+    """Copy a part of a file to a place in another, inside the system where it can. Raises OSError."""
+    while n_bytes:
+        n = _copy_some(source, target, source_at, target_at, n_bytes)
+        if not n:
+            raise OSError(errno.EIO, "the file ends before the chunks that its index names")
+        source_at, target_at, n_bytes = source_at + n, target_at + n, n_bytes - n
+
+
+def _copy_some(source: int, target: int, source_at: int, target_at: int, n_bytes: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, n_bytes, source_at, target_at)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+    os.lseek(source, source_at, os.SEEK_SET)
+    data = os.read(source, min(n_bytes, _COPY_BYTES))
+    write_at(target, data, target_at)
+    return len(data)
 
 
 def write_direct(file: int, pieces: Sequence[bytes | memoryview], offset: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import product
 from math import prod
 from pathlib import Path
 from threading import Lock, Semaphore
@@ -19,7 +20,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scopestream.contract import Capabilities, WriteUnit
-from scopestream.document import array_document, write_document
+from scopestream.document import array_document, stored_length, write_document
+from scopestream.durable import Unsynced
 from scopestream.plan import ArrayPlan, LayoutPlan, max_threads
 from scopestream.tiling import round_up
 
@@ -38,6 +40,8 @@ class WholeFileBackend:
         live_read=True,
         codecs=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         schemes=frozenset({"file"}),
+        resumes=True,
+        durable=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -88,12 +92,17 @@ class WholeFileSink(ABC):
     of arrays. Of the threads that call `write` only `at_once` go on at the same time.
     """
 
-    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, *, resumes: bool) -> None:
         self._plan = plan
         self._turn = Semaphore(at_once)
+        self._unsynced = Unsynced(plan.root, careful=plan.settings.durability == "disk")
         self._lock = Lock()  # for what follows
         self._handles: dict[int, Any] = {}
         self._lengths: dict[int, int] = {}  # of growable arrays, once they grew
+        self._shown = [array.shape[0] for array in plan.arrays]  # what the documents say
+        if resumes:
+            self._shown = [stored_length(self._folder(array)) for array in plan.arrays]
+            return
         for array in plan.arrays:
             self._folder(array).mkdir(parents=True)
             write_document(self._folder(array), array_document(array, array.shape))
@@ -104,7 +113,12 @@ class WholeFileSink(ABC):
             with self._turn:
                 whole = _padded(block, planned.file_shape)
                 region = tuple([slice(first, first + size) for first, size in zip(origin, whole.shape, strict=True)])
-                self._store(self._handle(array), region, whole)
+                files = self._files(planned, region)
+                for folder in dict.fromkeys(file.parent for file in files):
+                    self._unsynced.make_folders(folder)
+                self._store(self._handle(array), region, whole, files)
+                for file in files:
+                    self._unsynced.named(file)
         except Exception as error:  # each library has types of its own for a full disk or a share that went away
             is_full = "No space left" in str(error)
             raise OSError(
@@ -117,30 +131,42 @@ class WholeFileSink(ABC):
     def extend(self, array: int, length: int) -> None:
         step = self._plan.arrays[array].file_shape[0]
         with self._lock:
-            before = self._lengths.get(array, 0)
             # Readers see whole files, so that the document is replaced once per file and not for every frame.
-            if (visible := round_up(length, step)) > round_up(before, step):
-                self._show(array, visible)
-            self._lengths[array] = max(length, before)
+            if length > self._shown[array]:
+                self._show(array, round_up(length, step))
+            self._lengths[array] = max(length, self._lengths.get(array, 0))
 
     def flush(self) -> None:  # noqa: B027  # not abstract, and empty since nothing waits
         pass
 
+    def sync(self) -> None:
+        if not self._unsynced.careful:
+            self._unsynced.careful = True
+            self._handles.clear()  # they were opened for libraries that need not sync
+        self._unsynced.sync()
+
     def close(self) -> None:
         with self._lock:
-            for array, length in list(self._lengths.items()):
-                self._show(array, length)
-                del self._lengths[array]  # last, so that what failed is tried again
+            for array, length in self._lengths.items():
+                if length != self._shown[array]:
+                    self._show(array, length)
             self._handles.clear()
+        if self._unsynced.careful:
+            self._unsynced.sync()
 
     @abstractmethod
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
-        """The library's handle of the array that `document` describes, whatever the document in `folder` says."""
+        """The library's handle of the array that `document` describes, whatever the document in `folder` says.
+
+        Opened again when care is needed (`self._unsynced.careful`) that was not needed before.
+        """
 
     @abstractmethod
-    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
+    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray, files: Sequence[Path]) -> None:
         """Replace whole files, each at once; on return `block` may be reused. Raises what the library raises.
 
+        files  the same, as paths. Their folders are there, and their names are remembered for the next sync; where care
+               is needed, what is in a file must be synced before it gets its name
         Called from several threads, for different files.
         """
 
@@ -157,7 +183,15 @@ class WholeFileSink(ABC):
     def _show(self, array: int, length: int) -> None:
         """Let readers see that many items of the first axis."""
         planned = self._plan.arrays[array]
-        write_document(self._folder(planned), array_document(planned, (length, *planned.shape[1:])))
+        folder, document = self._folder(planned), array_document(planned, (length, *planned.shape[1:]))
+        write_document(folder, document, synced=self._unsynced.careful)
+        self._unsynced.named(folder / "zarr.json")
+        self._shown[array] = length  # last, so that what failed is tried again
+
+    def _files(self, array: ArrayPlan, region: tuple[slice, ...]) -> list[Path]:
+        steps = zip(region, array.file_shape, strict=True)
+        ranges = [range(part.start // step, part.stop // step) for part, step in steps]
+        return [self._folder(array).joinpath("c", *map(str, file)) for file in product(*ranges)]
 
     def _folder(self, array: ArrayPlan) -> Path:
         return self._plan.root / array.path

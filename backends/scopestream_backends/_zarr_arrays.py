@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from itertools import product
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from scopestream.durable import sync_path
 from scopestream.plan import LayoutPlan
 from scopestream_backends._whole_files import WholeFileSink
 
@@ -25,7 +27,7 @@ class ZarrArraysSink(WholeFileSink):
     the old shard first, even to replace all of it.
     """
 
-    def __init__(self, plan: LayoutPlan, at_once: int, pipeline: str) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, pipeline: str, *, resumes: bool) -> None:
         import zarr
         from zarr.storage import LocalStore, StorePath
 
@@ -38,7 +40,7 @@ class ZarrArraysSink(WholeFileSink):
             "codec_pipeline.strict": True,  # zarrs would fall back to the pipeline of zarr-python, with a mere warning
             "array.write_empty_chunks": False,
         }
-        super().__init__(plan, at_once)
+        super().__init__(plan, at_once, resumes=resumes)
 
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         staged = {**document, "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}}
@@ -46,26 +48,17 @@ class ZarrArraysSink(WholeFileSink):
         with _CONFIGURATION, self._config.set(self._settings):
             return folder, self._array_at(folder, staged)
 
-    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
+    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray, files: Sequence[Path]) -> None:
         folder, array = handle
-        file_shape = array.shards or array.chunks
-        ranges = [range(part.start // step, part.stop // step) for part, step in zip(region, file_shape, strict=True)]
-        keys = [("c", *map(str, file)) for file in product(*ranges)]
+        staged = [folder / ".".join(file.relative_to(folder).parts) for file in files]
         try:
             array[region] = block
-            for key in keys:
-                _move(folder / ".".join(key), folder.joinpath(*key))
+            for source, target in zip(staged, files, strict=True):
+                with suppress(FileNotFoundError):  # a file of fill values is not written: then there is neither
+                    if self._unsynced.careful:
+                        sync_path(source)
+                    os.replace(source, target)
         except BaseException:
-            for key in keys:  # what is left would take space, and be read when the block is tried again
-                (folder / ".".join(key)).unlink(missing_ok=True)
+            for source in staged:  # what is left would take space, and be read when the block is tried again
+                source.unlink(missing_ok=True)
             raise
-
-
-def _move(staged: Path, target: Path) -> None:
-    """Replace `target` at once. A file of fill values is not written: then there is neither."""
-    try:
-        os.replace(staged, target)
-    except FileNotFoundError:
-        if staged.exists():  # the folder of `target` is what is missing
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, target)

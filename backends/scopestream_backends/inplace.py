@@ -18,7 +18,8 @@ import numpy as np
 from numcodecs import blosc, zstd
 
 from scopestream.contract import Block, Capabilities, WriteUnit
-from scopestream.document import array_document, replacing, write_document
+from scopestream.document import array_document, replacing, stored_length, write_document
+from scopestream.durable import Unsynced
 from scopestream.geometry import Geometry
 from scopestream.memory import PAGE
 from scopestream.plan import BATCH_BYTES, ArrayPlan, LayoutPlan, block_bytes, max_threads
@@ -28,6 +29,7 @@ from scopestream_backends._files import (
     O_BINARY,
     allocate,
     open_direct,
+    open_file_allowance,
     supports_direct_io,
     supports_sparse_files,
     write_at,
@@ -35,6 +37,7 @@ from scopestream_backends._files import (
 )
 from scopestream_backends._shards import FixedShard, Piece, ShardFile, TailShard
 
+_PUBLISH_EVERY_S = 0.02  # seconds between two indexes of a shard that is written to all the time
 _MAX_OPEN_FILES = 128  # half of what macOS grants a process; Linux grants 1024
 _SHUFFLE = {"none": blosc.NOSHUFFLE, "byte": blosc.SHUFFLE, "bit": blosc.BITSHUFFLE}
 Key = tuple[int, ...]  # (array, file along each axis)
@@ -55,6 +58,8 @@ class InplaceBackend:
         schemes=frozenset({"file"}),
         batches=True,
         direct_io=True,
+        resumes=True,
+        durable=True,
     )
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
@@ -87,13 +92,16 @@ class InplaceBackend:
         return []
 
     def open(self, plan: LayoutPlan) -> InplaceSink:
-        return InplaceSink(plan, self.unit(plan.arrays[0]))
+        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=False)
+
+    def reopen(self, plan: LayoutPlan) -> InplaceSink:
+        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=True)
 
 
 class InplaceSink:
     """Writes all arrays of one dataset. Threads may write different blocks at the same time."""
 
-    def __init__(self, plan: LayoutPlan, unit: WriteUnit) -> None:
+    def __init__(self, plan: LayoutPlan, unit: WriteUnit, *, resumes: bool) -> None:
         self._arrays = plan.arrays
         self._paths = [plan.root / array.path for array in plan.arrays]
         self._encode = _encoder(plan.arrays[0])
@@ -106,15 +114,22 @@ class InplaceSink:
             array.shards is None and (self._encode is not None or geometry.n_deep == 1)
             for array, geometry in zip(plan.arrays, self._geometry, strict=True)
         ]
+        self._resumes = resumes
         self._lengths = [array.shape[0] for array in plan.arrays]
-        self._published = list(self._lengths)
-        self._lock = threading.Lock()
+        self._published = list(self._lengths)  # what the documents say
+        self._unsynced = Unsynced(plan.root, careful=plan.settings.durability == "disk")
+        self._extending = threading.Lock()  # for the lengths
+        self._lock = threading.Lock()  # for what follows
         self._shards: dict[Key, ShardFile] = {}
         self._recent: OrderedDict[Key, None] = OrderedDict()  # shards that may have an open file, the last used last
         self._closed = False
-        for array, folder in zip(plan.arrays, self._paths, strict=True):
-            folder.mkdir(parents=True)
-            write_document(folder, array_document(array, array.shape))
+        self._max_open_files = open_file_allowance(_MAX_OPEN_FILES)
+        if resumes:
+            self._published = [stored_length(folder) for folder in self._paths]
+        else:
+            for array, folder in zip(plan.arrays, self._paths, strict=True):
+                folder.mkdir(parents=True)
+                write_document(folder, array_document(array, array.shape))
         self._sparse = supports_sparse_files(plan.root)
         self._direct = plan.settings.direct_io and supports_direct_io(plan.root)
         if plan.settings.direct_io and not self._direct:
@@ -139,7 +154,7 @@ class InplaceSink:
 
     def extend(self, array: int, length: int) -> None:
         """The shape that readers see grows by whole files, so that it changes once per file, not once per frame."""
-        with self._lock:
+        with self._extending:
             self._lengths[array] = max(self._lengths[array], length)
             if length > self._published[array]:
                 self._publish_length(array, round_up(length, self._arrays[array].file_shape[0]))
@@ -150,6 +165,11 @@ class InplaceSink:
         for shard in shards:
             shard.flush()
 
+    def sync(self) -> None:
+        self._unsynced.careful = True
+        self.flush()
+        self._unsynced.sync()
+
     def close(self) -> None:
         if self._closed:
             return
@@ -158,6 +178,8 @@ class InplaceSink:
         lengths = [number for number, length in enumerate(self._lengths) if length != self._published[number]]
         steps = [shard.finish for shard in self._shards.values()]
         steps += [partial(self._publish_length, number, self._lengths[number]) for number in lengths]
+        if self._unsynced.careful:
+            steps.append(self._unsynced.sync)
         for step in steps:
             try:
                 step()
@@ -168,7 +190,9 @@ class InplaceSink:
 
     def _publish_length(self, array: int, length: int) -> None:
         plan = self._arrays[array]
-        write_document(self._paths[array], array_document(plan, (length, *plan.shape[1:])))
+        document = array_document(plan, (length, *plan.shape[1:]))
+        write_document(self._paths[array], document, synced=self._unsynced.careful)
+        self._unsynced.named(self._paths[array] / "zarr.json")
         self._published[array] = length
 
     def _store(self, blocks: Sequence[Block], *, final: bool) -> None:
@@ -224,11 +248,12 @@ class InplaceSink:
         try:
             self._write_chunk(path, data)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._unsynced.make_folders(path.parent)
             self._write_chunk(path, data)
+        self._unsynced.named(path)
 
     def _write_chunk(self, path: Path, data: bytes | memoryview) -> None:
-        with replacing(path) as temporary:
+        with replacing(path, synced=self._unsynced.careful) as temporary:
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY, 0o666)
             try:
                 if self._sparse:
@@ -255,7 +280,7 @@ class InplaceSink:
                 shard = self._shards[key] = self._new_shard(key)
             self._recent[key] = None
             self._recent.move_to_end(key)
-            while len(self._recent) > _MAX_OPEN_FILES:
+            while len(self._recent) > self._max_open_files:
                 oldest, _ = self._recent.popitem(last=False)
                 with suppress(OSError):  # its index is still to be published, which `flush` and `close` try again
                     self._shards[oldest].release()
@@ -270,13 +295,20 @@ class InplaceSink:
             return FixedShard(
                 path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
                 n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,
+                resumes=self._resumes,
+                unsynced=self._unsynced,
             )  # fmt: skip
         # A chunk of several frames may be flushed, and so stored, once for each of them.
         times = 1 if geometry.n_deep == 1 else geometry.n_deep + 1
         largest = geometry.chunk_bytes + geometry.chunk_bytes // 128 + 1024  # bound of blosc and zstd
         return TailShard(
             path, n_chunks=geometry.n_chunks, capacity=geometry.n_chunks * times * largest,
-            n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks, sparse=self._sparse,
+            n_publish=min(n_blocks * times + 64, 10_000), n_blocks=n_blocks,
+            # After a kill, chunks that no index names are found by the checksum of the frame that they make up. Of a
+            # frame in several files nobody knows which chunks go together.
+            every_s=_PUBLISH_EVERY_S if geometry.files == (1, 1) else 0.0,
+            sparse=self._sparse, resumes=self._resumes,
+            unsynced=self._unsynced,
         )  # fmt: skip
 
     def _came(self, key: Key, n_blocks: int) -> None:
@@ -289,10 +321,10 @@ class InplaceSink:
             shard.n_left -= n_blocks
             if shard.n_left:
                 return
-            try:
-                shard.finish()
-            except OSError:
-                return
+        try:
+            shard.finish()
+        except OSError:
+            return
         with self._lock:
             del self._shards[key]
             self._recent.pop(key, None)

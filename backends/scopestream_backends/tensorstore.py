@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,21 +25,23 @@ class TensorStoreBackend(WholeFileBackend):
         return 1 if array.codec.name == "none" else 4
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return _TensorStoreSink(plan, self.at_once(plan))
+        return _TensorStoreSink(plan, self.at_once(plan), resumes=False)
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        return _TensorStoreSink(plan, self.at_once(plan), resumes=True)
 
 
 class _TensorStoreSink(WholeFileSink):
-    def __init__(self, plan: LayoutPlan, at_once: int) -> None:
+    def __init__(self, plan: LayoutPlan, at_once: int, *, resumes: bool) -> None:
         import tensorstore
 
         self._open_array = tensorstore.open
-        self._context = tensorstore.Context(
-            {
-                "cache_pool": {"total_bytes_limit": 0},  # nothing is read again
-                "file_io_sync": False,  # other programs see the file all the same; an fsync per shard is slow
-            }
-        )
-        super().__init__(plan, at_once)
+        # Other programs see a file that is not synced all the same, and one sync per file is slow.
+        self._hasty, self._careful = [
+            tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": is_careful})
+            for is_careful in (False, True)
+        ]
+        super().__init__(plan, at_once, resumes=resumes)
 
     def _open(self, folder: Path, document: dict[str, Any]) -> Any:
         spec = {
@@ -48,9 +51,10 @@ class _TensorStoreSink(WholeFileSink):
             "recheck_cached_metadata": False,
             "recheck_cached_data": False,
         }
-        return self._open_array(spec, context=self._context, open=True, assume_metadata=True).result()
+        context = self._careful if self._unsynced.careful else self._hasty
+        return self._open_array(spec, context=context, open=True, assume_metadata=True).result()
 
-    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray) -> None:
+    def _store(self, handle: Any, region: tuple[slice, ...], block: np.ndarray, files: Sequence[Path]) -> None:
         # Waiting for the commit, not only for the copy: an error belongs to this block, and memory stays bounded. The
         # copy is needed: with can_reference_source_data_indefinitely tensorstore 0.1.86 takes chunks that are deep
         # along two axes for fill values, and stores nothing (docs/decisions/0007-tensorstore-copies.md).

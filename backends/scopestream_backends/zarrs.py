@@ -20,4 +20,7 @@ class ZarrsBackend(WholeFileBackend):
     extra: ClassVar[str] = "zarrs"
 
     def open(self, plan: LayoutPlan) -> Sink:
-        return ZarrArraysSink(plan, self.at_once(plan), _PIPELINE)
+        return ZarrArraysSink(plan, self.at_once(plan), _PIPELINE, resumes=False)
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        return ZarrArraysSink(plan, self.at_once(plan), _PIPELINE, resumes=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.cases import Case
 from benchmarks.runners.session import RefusedError, Runner, Session
 from scopestream import AcquisitionSettings, BackendNotFoundError, MemoryLimitError, PlanError, open_stream
@@ -14,9 +16,12 @@ from scopestream.bench.camera import Frames
 _ALL_THE_MEMORY = 2**40
 _DEFAULT_LIMIT = int(AcquisitionSettings.model_fields["memory_limit"].default)
 _MOST_BYTES = 8 * 2**30
+_DURABLE_EVERY = 16  # frames between two calls of flush(durable=True)
 _VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("inplace", "inplace", {}),
     ("inplace direct", "inplace", {"direct_io": True}),
+    ("inplace unchecked", "inplace", {"checksums": False}),
+    ("inplace disk", "inplace", {"durability": "disk"}),
     ("tensorstore", "tensorstore", {}),
     ("acquire-zarr", "acquire-zarr", {}),
     ("zarr-python", "zarr-python", {}),
@@ -56,6 +61,27 @@ def _opener(backend: str, fields: dict[str, Any]) -> Callable[[Case, Path, Frame
     return open_case
 
 
-RUNNERS = tuple(
-    Runner(f"scopestream/{name}", "ours", backend, _opener(backend, fields)) for name, backend, fields in _VARIANTS
+def _open_durable(case: Case, folder: Path, frames: Frames) -> Session:
+    """Every few frames the camera waits until all are safe from a power loss."""
+    try:
+        settings, note = _settings(case, folder, "inplace", {})
+        stream = open_stream(settings)
+    except PlanError as error:
+        raise RefusedError(str(error)) from error
+    arrays = tuple(stream.plan.root / stream.plan.arrays[image.arrays[0]].path for image in stream.plan.images)
+    n_frames = 0
+
+    def append(frame: np.ndarray) -> None:
+        nonlocal n_frames
+        stream.append(frame)
+        n_frames += 1
+        if n_frames % _DURABLE_EVERY == 0:
+            stream.flush(durable=True)
+
+    return Session(append, stream.close, arrays, len(stream.plan.images[0].arrays), note)
+
+
+RUNNERS = (
+    *(Runner(f"scopestream/{name}", "ours", backend, _opener(backend, fields)) for name, backend, fields in _VARIANTS),
+    Runner(f"scopestream/inplace durable {_DURABLE_EVERY}", "ours", "inplace", _open_durable),
 )

@@ -6,13 +6,17 @@ from scopestream.dimensions import Channel, Codec, Dimension, Plate, PlateAcquis
 from scopestream.errors import (
     BackendNotFoundError,
     CloseTimeoutError,
+    DatasetBusyError,
     DatasetError,
     DatasetExistsError,
+    DiskSpaceError,
     FrameIndexError,
     FrameMismatchError,
     MemoryLimitError,
     MetadataError,
+    NotDurableError,
     PlanError,
+    ResumeError,
     ScopestreamError,
     StreamClosedError,
     StreamFullError,
@@ -20,9 +24,11 @@ from scopestream.errors import (
 )
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
+from scopestream.recovery import Recovery, recover
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Stats
 from scopestream.stream import Stream, open_stream
+from scopestream.verification import ImageVerification, Verification, verify
 
 __version__ = version("scopestream")
 
@@ -32,24 +38,33 @@ __all__ = [
     "CloseTimeoutError",
     "Channel",
     "Codec",
+    "DatasetBusyError",
     "DatasetError",
     "DatasetExistsError",
     "Dimension",
+    "DiskSpaceError",
     "FrameIndexError",
     "FrameMismatchError",
+    "ImageVerification",
     "LayoutPlan",
     "MemoryLimitError",
     "MetadataError",
+    "NotDurableError",
     "PlanError",
     "Plate",
     "PlateAcquisition",
     "Position",
+    "Recovery",
+    "ResumeError",
     "ScopestreamError",
     "Stats",
     "Stream",
     "StreamClosedError",
     "StreamFullError",
+    "Verification",
     "WriteError",
     "open_stream",
     "read_frames",
+    "recover",
+    "verify",
 ]

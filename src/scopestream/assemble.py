@@ -154,6 +154,23 @@ class Assembler:
         block.settled.add(record.number)
         return self._job_of(key, block) if block.is_complete else None
 
+    def restore(self, number: int, image: int, index: tuple[int, ...], frame: np.ndarray | None) -> None:
+        """A frame of an unfinished block that was settled before this stream: stored, or None when it will not come.
+
+        It is stored again with its block. Raises what `borrow` raises.
+        """
+        key = self._key(image, index)
+        block = self._blocks[key] = self._blocks.get(key) or self._new_block(key)
+        block.settled.add(number)
+        if frame is None:
+            return
+        if block.data is None:
+            block.buffer = self._borrow()
+            block.data = np.ndarray(block.filled.shape + self._frame_shape, self._dtype, block.buffer)
+        local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
+        block.data[local] = frame
+        block.filled[local] = True
+
     def leave_out(
         self, number: int, image: int, index: tuple[int, ...], blocks: dict[Key, Block], complete: dict[Key, Job]
     ) -> None:

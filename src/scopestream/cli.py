@@ -1,4 +1,4 @@
-"""The command `scopestream`: demo, plan, info, backends, bench."""
+"""The command `scopestream`: demo, plan, info, verify, recover, backends, bench."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from scopestream.bench import BenchOptions, run_bench
 from scopestream.bench.camera import parse_camera
+from scopestream.checks import run_recover, run_verify
 from scopestream.contract import Backend
 from scopestream.demo import CameraKind, DemoOptions, Layout, rows_table, run_demo
 from scopestream.describe import plan_rows, size_text
@@ -26,6 +27,7 @@ from scopestream.info import AxisInfo, DatasetInfo, ImageInfo, clean, inspect, p
 from scopestream.planning import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
 from scopestream.settings import AcquisitionSettings
+from scopestream.yamltext import NotTreeError
 
 app = typer.Typer(
     help="Streams microscope acquisitions into OME-Zarr 0.5 datasets that are valid at every instant.",
@@ -92,6 +94,24 @@ def info(
         _fail(f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) > 1)}:", dataset.problems[:20])
 
 
+@app.command(name="verify")
+def verify_dataset(path: Annotated[Path, typer.Argument(help="A dataset that scopestream wrote.")]) -> None:
+    """Read everything back: check every index, decode every chunk, compare every frame with its checksum."""
+    with _short_errors():
+        if not run_verify(path, _console()):
+            raise typer.Exit(1)
+
+
+@app.command(name="recover")
+def recover_dataset(
+    path: Annotated[Path, typer.Argument(help="A dataset that a crash left.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+) -> None:
+    """Make a dataset whole after a crash, and say what was kept and lost."""
+    with _short_errors():
+        run_recover(path, _console(), dry_run=dry_run)
+
+
 @app.command()
 def backends() -> None:
     """List the backends: what each can do, and how to install those that are missing."""
@@ -156,14 +176,13 @@ def _fail(message: str, items: list[str] | None = None, code: int = 1) -> NoRetu
 
 
 def settings_problems(error: ValidationError) -> list[str]:
-    """One line for each problem: where, and what."""
+    """One line for each problem: where, and what; never the value, which may be a secret in the wrong place."""
     problems = []
-    for one in error.errors(include_url=False):
+    for one in error.errors(include_url=False, include_input=False):
         # Parts with brackets or hyphens name branches of a union, which mean nothing to whoever wrote the file.
         parts = [str(part) for part in one["loc"] if isinstance(part, int) or part.isidentifier()]
         message = one["msg"].removeprefix("Value error, ")
-        given = f" (given: {clean(repr(one['input']))})" if one["type"] == "extra_forbidden" else ""
-        problems.append(f"{'.'.join(parts)}: {message}{given}" if parts else f"{message}{given}")
+        problems.append(f"{'.'.join(parts)}: {message}" if parts else message)
     return list(dict.fromkeys(problems))
 
 
@@ -177,7 +196,10 @@ def _read_settings(path: Path) -> AcquisitionSettings:
         _fail(f"{path} cannot be read: {error.strerror}", code=2)
     except UnicodeDecodeError:
         _fail(f"{path} is not text in UTF-8.", code=2)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:  # without its excerpt of the text
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        _fail(f"{path} is neither YAML nor JSON: {error.problem} (line {line})", code=2)
+    except (yaml.YAMLError, NotTreeError) as error:
         _fail(f"{path} is neither YAML nor JSON: {error}", code=2)
 
 

@@ -16,13 +16,16 @@ from numbers import Real
 from time import monotonic, perf_counter_ns
 
 from scopestream import exits
+from scopestream.checkpoint import Checkpoints
 from scopestream.delivery import Delivery
 from scopestream.errors import CloseTimeoutError
 from scopestream.failures import Failures, describe
 from scopestream.framelog import FrameLog, read_frames
 from scopestream.gate import Gate
+from scopestream.history import History
 from scopestream.intake import Intake
 from scopestream.locate import frames_text, runs
+from scopestream.lock import DatasetLock
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan
 from scopestream.reporter import Reporter
@@ -50,6 +53,9 @@ class Closing:
     process    whose stream it is; another one, forked from it, leaves everything alone
     is_closed  whether the stream takes nothing any more
     is_shared  whether any other thread than the main thread has used it
+
+    lock_of_dataset  is given back at the end
+    is_resumed       whether there were frames before this stream
     """
 
     def __init__(
@@ -66,13 +72,17 @@ class Closing:
         counters: Counters,
         failures: Failures,
         reporter: Reporter | None,
+        checkpoints: Checkpoints | None,
+        lock_of_dataset: DatasetLock,
+        is_resumed: bool,
     ) -> None:
         self._plan, self._lock = plan, lock
         self._intake, self._gate = intake, gate
         self._writer, self._delivery = writer, delivery
         self._log, self._metadata = log, metadata
         self._counters, self._failures = counters, failures
-        self._reporter = reporter
+        self._reporter, self._checkpoints = reporter, checkpoints
+        self._lock_of_dataset, self._is_resumed = lock_of_dataset, is_resumed
         self._last = Task(self._finish)
         self._step: tuple[str, int] | None = None  # what is done now, and since when, in ns
         self._beginning: threading.Thread | None = None
@@ -147,8 +157,12 @@ class Closing:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _is_own_thread(self) -> bool:
-        reports = self._reporter is not None and self._reporter.is_own_thread
-        return reports or self._writer.is_own_thread or threading.current_thread() is self._beginning
+        others = [one for one in (self._reporter, self._checkpoints) if one is not None]
+        return (
+            self._writer.is_own_thread
+            or any(one.is_own_thread for one in others)
+            or threading.current_thread() is self._beginning
+        )
 
     def _warn(self, why: str) -> None:
         warnings.warn(
@@ -166,6 +180,8 @@ class Closing:
     def _begin(self) -> None:
         self.is_closed = True
         with self._lock:
+            if self._checkpoints is not None:
+                self._checkpoints.is_over = True
             try:
                 self._intake.finish()
             except Exception as error:
@@ -186,6 +202,8 @@ class Closing:
     def _ended(self, timeout_s: float | None) -> None:
         self._writer.join()
         exits.forget(self)
+        if self._checkpoints is not None:
+            self._checkpoints.join(timeout_s)
         if self._reporter is not None:
             self._reporter.close(timeout_s)
 
@@ -212,17 +230,20 @@ class Closing:
             name, since_ns = step
             return f"Not done for {(perf_counter_ns() - since_ns) / 1e9:.1f} s: {name}."
         if not self._has_begun:
-            return f"A call of append, write, skip or flush in another thread has not returned{frames}."
+            return f"A call of append, write, skip or flush, or a checkpoint, has not returned{frames}."
         return f"{n_blocks} blocks wait for backend {self._plan.backend!r}{frames}."
 
     # -- on a writer thread -----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Every step is tried, whatever happened to the one before: what arrived must be as whole as it can be."""
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         self._do("storing the levels of the last planes", self._delivery.finish)
         self._do(f"closing backend {self._plan.backend!r}", self._close_arrays)
         self._do("closing the frame log", self._log.close)
         self._do("writing the documents", self._write_documents)
+        self._do("giving the lock back", self._lock_of_dataset.release)
         self._step = None
         self._counters.stop()
 
@@ -241,16 +262,19 @@ class Closing:
 
     def _write_documents(self) -> None:
         stats = self._counters.snapshot(self._writer.queue_depth, self._writer.queue_peak)
-        counts = {
-            "written": stats.frames_written,
-            "skipped": stats.frames_skipped,
-            "dropped": stats.frames_dropped,
-            "failed": stats.frames_failed,
-        }
+        if self._is_resumed:  # with what was there before
+            counts = History(self._plan).count()
+        else:
+            counts = {
+                "written": stats.frames_written,
+                "skipped": stats.frames_skipped,
+                "dropped": stats.frames_dropped,
+                "failed": stats.frames_failed,
+            }
         total = self._plan.n_frames
         # Of an unbounded acquisition only what was accepted can be missing.
         missing = stats.frames_waiting if total is None else total - sum(counts.values())
-        whole = self._failures.first is None and not stats.frames_dropped and not missing
+        whole = self._failures.first is None and not counts["dropped"] and not missing
         self._metadata.finish(
             status="complete" if whole else "incomplete",
             counts={**counts, "missing": missing},

@@ -14,7 +14,7 @@ import numpy as np
 
 from scopestream.plan import ArrayPlan, LayoutPlan, WriteUnit
 
-__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "Sink", "WriteUnit"]
+__all__ = ["Backend", "BatchSink", "Block", "Capabilities", "DurableSink", "ResumingBackend", "Sink", "WriteUnit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class Capabilities:
     batches     its sink is a `BatchSink`: small frames come several at once
     direct_io   it can write past the page cache; blocks then lie in memory that starts at a page, unless it is of
                 the caller (`copy=False`)
+    resumes     it is a `ResumingBackend`: it goes on with a dataset that was closed, or killed
+    durable     its sink is a `DurableSink`: what it stored can be made to survive a power loss
     codecs      names of the codecs
     schemes     where it can write: "file", "s3", ...
     """
@@ -41,6 +43,8 @@ class Capabilities:
     schemes: frozenset[str]
     batches: bool = False
     direct_io: bool = False
+    resumes: bool = False
+    durable: bool = False
 
 
 class Sink(Protocol):
@@ -88,6 +92,23 @@ class BatchSink(Sink, Protocol):
         """
 
 
+class DurableSink(Sink, Protocol):
+    """A sink whose frames survive a power loss once `sync` returned.
+
+    It is careful from the first call of `sync` on, and from the start when `plan.settings.durability` is "disk": then
+    nothing that it does later, `close` included, can make a frame unreadable that was synced, wherever a power loss
+    falls. `close` of a careful sink syncs what it leaves.
+    """
+
+    def sync(self) -> None:
+        """As `flush`; and all that was written, documents and names included, is on stable storage: data before what
+        names it.
+
+        Never called twice at once, nor together with `flush` or `close`. Other threads may write meanwhile only if the
+        sink was careful before. Raises OSError when the system does not promise it; then each later call does, too.
+        """
+
+
 class Backend(Protocol):
     """Opens sinks. Stateless; importing and making it costs nothing and changes nothing.
 
@@ -116,3 +137,14 @@ class Backend(Protocol):
 
     def open(self, plan: LayoutPlan) -> Sink:
         """Start a dataset; the folders of the images exist, those of the arrays do not."""
+
+
+class ResumingBackend(Backend, Protocol):
+    """A backend that goes on where another sink of the same plan, maybe of another backend, ended or was killed."""
+
+    def reopen(self, plan: LayoutPlan) -> Sink:
+        """Go on with a dataset whose arrays and files exist, and are sound as far as readers are concerned.
+
+        What is there stays as it is, and readable, until a block that covers it is written: it may be one that came
+        before. Of a block of several frames those that were there come again with it.
+        """

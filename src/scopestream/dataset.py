@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from scopestream.contract import WriteUnit
-from scopestream.document import array_document, read_document
+from scopestream.document import array_document, read_document, stored_length
 from scopestream.errors import DatasetError
 from scopestream.history import History
 from scopestream.plan import ArrayPlan, LayoutPlan
@@ -45,6 +46,17 @@ class Dataset:
     attributes: dict[str, Any]
     state: dict[str, Any]
     history: History
+
+    def lengths(self) -> list[int]:
+        """Of the first axis of each image, in frames that came or are known not to come; planned where it is known."""
+        array = self.plan.arrays[0]
+        if not array.growable:
+            return [array.shape[0]] * len(self.plan.images)
+        numbers = self.history.numbers[~self.history.are("failed")]
+        lengths = np.zeros(len(self.plan.images), np.int64)
+        stride, _ = self.route.step(array.axes[0])
+        np.maximum.at(lengths, self.route.images(numbers), numbers // stride + 1)
+        return lengths.tolist()
 
     def stored(self, number: int, on_problem: Callable[[str], None]) -> StoredArray:
         """An array of the plan on the disk."""
@@ -147,7 +159,7 @@ def differing_documents(plan: LayoutPlan) -> list[int]:
     differing = []
     for number, array in enumerate(plan.arrays):
         try:
-            length = stored_length(plan, number)
+            length = stored_length(plan.root / array.path) if array.growable else array.shape[0]
             document = read_document(plan.root / array.path)
         except DatasetError:
             differing.append(number)
@@ -157,15 +169,6 @@ def differing_documents(plan: LayoutPlan) -> list[int]:
         if any(_plain(document.get(key)) != _plain(expected[key]) for key in expected.keys() - {"attributes"}):
             differing.append(number)
     return differing
-
-
-def stored_length(plan: LayoutPlan, number: int) -> int:
-    """How long the first axis of an array is, as its document says. Raises DatasetError."""
-    array = plan.arrays[number]
-    shape = read_document(plan.root / array.path).get("shape")
-    if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= 0:
-        return shape[0]
-    raise DatasetError(f"{array.path}/zarr.json has no shape")
 
 
 def _plain(document: Any) -> Any:

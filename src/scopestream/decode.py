@@ -9,6 +9,7 @@ from numcodecs import blosc, zstd
 
 from scopestream.plan import ArrayPlan
 
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 Decoder = Callable[[bytes, np.ndarray], None]
 
 
@@ -49,13 +50,19 @@ def _decoded(decompress: Callable[[bytes, np.ndarray], object], data: bytes, chu
 
 
 def zstd_content_size(data: bytes) -> int | None:
-    """Of the first frame, None where it does not say (RFC 8878, "frame header"). Raises ValueError."""
-    if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
+    """Of the first frame, None where it does not say (RFC 8878, 3.1.1.1). Raises ValueError."""
+    if data[:4] != ZSTD_MAGIC or len(data) < 6:
         raise ValueError("it is no Zstandard frame")
-    descriptor = data[4]
-    is_single, size_flag = bool(descriptor & 0x20), descriptor >> 6
-    start = 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3]
-    n_bytes = (int(is_single), 2, 4, 8)[size_flag]
-    if not n_bytes:
-        return None
-    return int.from_bytes(data[start : start + n_bytes], "little") + 256 * (n_bytes == 2)
+    n_bytes = _size_bytes(data[4])
+    end = zstd_header_bytes(data[4])
+    return int.from_bytes(data[end - n_bytes : end], "little") + 256 * (n_bytes == 2) if n_bytes else None
+
+
+def zstd_header_bytes(descriptor: int) -> int:
+    """Length of the header of a frame: magic number, descriptor, window, dictionary, content size."""
+    is_single = descriptor >> 5 & 1
+    return 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3] + _size_bytes(descriptor)
+
+
+def _size_bytes(descriptor: int) -> int:
+    return (descriptor >> 5 & 1, 2, 4, 8)[descriptor >> 6]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from typing import cast
@@ -12,10 +12,11 @@ import numpy as np
 
 from scopestream.assemble import Job
 from scopestream.checksum import crc32c
-from scopestream.contract import Backend, BatchSink, Block, Sink
+from scopestream.contract import Backend, BatchSink, Block, DurableSink, Sink
 from scopestream.contrast import Contrast
+from scopestream.diskspace import SpaceWatch
 from scopestream.failures import Failures
-from scopestream.framelog import FrameLog, Record
+from scopestream.framelog import FrameLog, Mark, Record
 from scopestream.levels import NextLevel, next_levels
 from scopestream.memory import page_aligned
 from scopestream.plan import LayoutPlan
@@ -27,7 +28,10 @@ from scopestream.zsteps import Index
 
 
 class Delivery:
-    """Stores jobs. `store` runs on writer threads, several at once where the backend allows it."""
+    """Stores jobs. `store` runs on writer threads, several at once where the backend allows it.
+
+    sync_documents  brings the documents that are not of the sink to stable storage
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Delivery:
         log: FrameLog,
         counters: Counters,
         failures: Failures,
+        sync_documents: Callable[[], None],
     ) -> None:
         can = backend.capabilities
         self._plan = plan
@@ -55,20 +60,32 @@ class Delivery:
         self._of_thread = threading.local()
         in_order = not can.any_order
         self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.z_steps else None
-        channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
-        self._channel_step = route.step(channels[0]) if channels else (1, 1)
-        self._publishing = threading.Lock()
+        self._channel_step = route.channel_step(plan)
+        min_free = plan.settings.min_free
+        self._space = None if min_free is None else SpaceWatch(plan.root, min_free)
+        self._sync_documents = sync_documents
+        self._careful = False
+        self._publishing = threading.Lock()  # for what follows, and for the sink's flush, sync and close
+        self._closed = False
+        self._synced: Mark | None = None
         self.contrast = Contrast(self._channel_step[1], plan.arrays[0].frame_shape)
 
     def store(self, jobs: Sequence[Job]) -> None:
         """Store blocks at every level. A record is logged as written only after its pixels are with the backend.
 
-        Raises the first error after all of them were tried.
+        Raises the first error after all of them were tried, and DiskSpaceError before any of them.
         """
         if self._checksums:
             for job in jobs:
                 if job.is_lent and job.data is not None:
                     job.records[:] = [record._replace(crc32c=crc32c(job.data)) for record in job.records]
+        if self._space is not None:
+            try:
+                self._space.check()
+            except OSError:
+                for job in jobs:
+                    self._failed(job.records)
+                raise
         if self._batches and len(jobs) > 1 and all(job.is_tiled for job in jobs):
             try:
                 n_bytes = self._write_together(jobs)
@@ -89,7 +106,34 @@ class Delivery:
     def publish(self) -> None:
         """Let other programs see what was stored; on a writer thread, for `flush` and when no frame comes."""
         with self._publishing:
-            self._sink.flush()
+            if not self._closed:
+                self._sink.flush()
+
+    def be_careful(self) -> None:
+        """Let what is there survive a power loss, before anything comes: frames of before were promised to."""
+        with self._publishing:
+            self._sync_all()
+
+    def sync(self) -> None:
+        """Let what was stored survive a power loss, then log that it does; only for sinks that are `DurableSink`.
+
+        Data comes before the documents, and these before the log, which so never promises too much. Frames that are
+        stored meanwhile are left to the next time.
+        """
+        with self._publishing:
+            if self._closed:
+                return
+            mark = self._log.mark()
+            if self._synced is not None and self._synced.n_added == mark.n_added:
+                return  # nothing came since
+            self._sync_all()
+            self._log.sync(mark)
+            self._synced = mark
+
+    def restore(self, image: int, origin: Index, data: np.ndarray | None) -> None:
+        """A block that was stored before this stream, while others that its coarser levels need are still to come."""
+        if self._stack is not None:
+            self._stack.add(0, image, origin, data)
 
     def finish(self) -> None:
         """After the last job: levels of frames whose next one along z did not come."""
@@ -98,11 +142,21 @@ class Delivery:
 
     def close(self, lengths: Mapping[int, int]) -> None:
         """Close the sink. `lengths` are those of the first axis by array, where it is growable."""
-        try:
-            for array, length in lengths.items():
-                self._sink.extend(array, length)
-        finally:
-            self._sink.close()
+        with self._publishing:
+            self._closed = True
+            mark = self._log.mark()
+            try:
+                for array, length in lengths.items():
+                    self._sink.extend(array, length)
+            finally:
+                self._sink.close()
+            if self._careful:
+                self._log.sync(mark)
+
+    def _sync_all(self) -> None:
+        self._careful = True
+        cast(DurableSink, self._sink).sync()
+        self._sync_documents()
 
     def _store_one(self, job: Job) -> None:
         if job.gone is not None:

@@ -7,11 +7,15 @@ needs the other parts is checked in `settings`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import isfinite
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_extra_types.color import Color
 
 from scopestream.units import full_unit_name, unit_kind
@@ -26,27 +30,73 @@ _TYPE_BY_NAME: Mapping[str, DimensionType] = {
     **dict.fromkeys(("x", "y", "z"), "space"),
     **dict.fromkeys(("p", "pos", "position", "positions", "fov"), "position"),
 }
-_RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+MAX_IMAGES = 1_000_000  # each is a folder, and costs memory before the first frame
+MAX_CHANNELS = 65_536  # each has an entry in the document of every image
+_MAX_COUNT = 2**53  # beyond this, sizes are no longer whole numbers for readers in JavaScript
+_RESERVED_ON_WINDOWS = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE
+)
 _UNSAFE_IN_PATHS = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+# What XML 1.0 has no place for, lone surrogates, which have no place in UTF-8, and in names all other controls.
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_NOT_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Model(BaseModel):
     """What every model of the settings has in common."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+def _without(wrong: re.Pattern[str], text: str) -> str:
+    if wrong.search(text):
+        raise ValueError(
+            f"{short_repr(text)} has control characters, or others that JSON or XML cannot hold; leave them out"
+        )
+    return text
+
+
+Text = Annotated[str, AfterValidator(partial(_without, _NOT_TEXT))]
+Name = Annotated[str, Field(max_length=255), AfterValidator(partial(_without, _NOT_NAME))]
+
+
+def folded(name: str) -> str:
+    """What a name has in common with those that a file system may take for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _as_name(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-WellName = Annotated[str, BeforeValidator(_as_name), Field(pattern=r"^[A-Za-z0-9]+$")]
+def _safe_as_folder(name: str) -> str:
+    if _RESERVED_ON_WINDOWS.fullmatch(name):
+        raise ValueError(f"{name!r} is the name of a device on Windows, where no folder can have it")
+    return name
+
+
+# Rows and columns of a plate are folders.
+WellName = Annotated[
+    str,
+    BeforeValidator(_as_name),
+    Field(pattern=r"^[A-Za-z0-9]+$", max_length=50),
+    AfterValidator(_safe_as_folder),
+]
+# Folders of the root that rows may not take.
+_NAMES_IN_ROOT = ("OME", "scopestream")
 
 
 class Channel(Model):
     """One channel. `color` takes any CSS form ("lime", "#0f0", "rgb(0 255 0)") and is kept as "#rrggbb"."""
 
-    name: str = Field(min_length=1)
+    name: Name = Field(min_length=1)
     color: str | None = None
     excitation_nm: float | None = Field(default=None, gt=0)
     emission_nm: float | None = Field(default=None, gt=0)
@@ -67,7 +117,7 @@ class Position(Model):
     `column` name the well of a plate; positions of the same well are its fields, in order.
     """
 
-    name: str
+    name: Name
     x: float | None = None
     y: float | None = None
     z: float | None = None
@@ -86,8 +136,8 @@ class Position(Model):
             or _RESERVED_ON_WINDOWS.fullmatch(name)
         ):
             raise ValueError(
-                f'the position name {name!r} is unsafe as a part of a path: avoid < > : " / \\ | ? *, control '
-                f"characters, spaces around the name, a dot at its end and the device names of Windows"
+                f'the position name {short_repr(name)} is unsafe as a part of a path: avoid < > : " / \\ | ? *, '
+                f"control characters, spaces around the name, a dot at its end and the device names of Windows"
             )
         return name
 
@@ -114,13 +164,13 @@ class Dimension(Model):
     step from one item to the next in `unit`, `origin` the coordinate of the first item.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
-    count: int | None = Field(default=None, ge=1)
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)
+    count: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
     type: DimensionType
     scale: float = 1.0
     unit: str | None = None
     origin: float = 0.0
-    coords: tuple[Channel, ...] | tuple[Position, ...] | tuple[str, ...] | None = None
+    coords: tuple[Channel, ...] | tuple[Position, ...] | tuple[Name, ...] | None = None
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -149,10 +199,12 @@ class Dimension(Model):
         if "type" not in values:
             values["type"] = _infer_type(values.get("name"), values.get("unit"), coords)
         if coords is None and values["type"] == "position" and isinstance(values.get("count"), int):
+            _refuse_more_than(MAX_IMAGES, values["count"], values)
             coords = [str(number) for number in range(values["count"])]
         if isinstance(coords, (list, tuple)):
             if not coords:
-                raise ValueError(f"dimension {values.get('name')!r}: coords is empty")
+                raise ValueError(f"dimension {short_repr(values.get('name'))}: coords is empty")
+            _refuse_more_than(MAX_IMAGES, len(coords), values)
             if values["type"] == "position":
                 coords = [_position_from(item, number) for number, item in enumerate(coords)]
             elif values["type"] == "channel":
@@ -163,7 +215,9 @@ class Dimension(Model):
             if values.get("count") is None:
                 values["count"] = len(coords)
         elif "count" not in values:
-            raise ValueError(f"dimension {values.get('name')!r} needs count or coords (count=None: unbounded)")
+            raise ValueError(
+                f"dimension {short_repr(values.get('name'))} needs count or coords (count=None: unbounded)"
+            )
         return values
 
     @field_validator("scale")
@@ -183,14 +237,17 @@ class Dimension(Model):
             if (self.type == "position") != isinstance(self.coords[0], Position):
                 problems.append(f"coords of a {self.type} dimension are {type(self.coords[0]).__name__} items")
             names = self.item_names
-            if duplicates := sorted({name for name in names if names.count(name) > 1}):
-                problems.append(f"coords repeat {', '.join(map(repr, duplicates))}")
-            folded = [name.casefold() for name in names]
-            if self.type == "position" and not duplicates and len(set(folded)) < len(folded):
-                same = sorted(name for name in names if folded.count(name.casefold()) > 1)
-                problems.append(f"positions {', '.join(map(repr, same))} differ only in case")
+            if duplicates := repeated(names):
+                problems.append(f"coords repeat {', '.join(map(repr, duplicates[:10]))}")
+            elif self.type == "position" and (clashes := set(repeated(map(folded, names)))):
+                same = sorted(name for name in names if folded(name) in clashes)
+                problems.append(f"positions {', '.join(map(repr, same[:10]))} differ only in case or in Unicode form")
         if self.type in ("position", "channel") and self.count is None:
             problems.append(f"{self.type}s cannot be unbounded")
+        elif self.type == "position" and self.coords is None:
+            problems.append("positions need coords, or a count that is a whole number")
+        if self.type == "channel" and (self.count or 0) > MAX_CHANNELS:
+            problems.append(f"{self.count} channels are too many, at most {MAX_CHANNELS} are possible")
         if self.unit is not None:
             kind = unit_kind(self.unit)
             if self.type in ("space", "time") and kind != self.type:
@@ -215,6 +272,12 @@ class Dimension(Model):
         return tuple(item for item in self.coords or () if isinstance(item, Channel))
 
 
+def _refuse_more_than(most: int, count: int, values: Mapping[str, Any]) -> None:
+    """Before any item is looked at, or made."""
+    if count > most:
+        raise ValueError(f"dimension {short_repr(values.get('name'))}: {count} items are too many, at most {most} fit")
+
+
 def _infer_type(name: object, unit: object, coords: object) -> DimensionType:
     first = next(iter(coords), None) if isinstance(coords, (list, tuple)) else None
     if isinstance(first, Position):
@@ -229,8 +292,8 @@ class PlateAcquisition(Model):
     """One run over a plate, when fields of one plate come from several (OME-Zarr 0.5, "plate" metadata)."""
 
     id: int = Field(ge=0)
-    name: str | None = None
-    description: str | None = None
+    name: Name | None = None
+    description: Text | None = None
 
 
 _STANDARD_PLATES = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
@@ -251,14 +314,19 @@ class Plate(Model):
 
     rows: tuple[WellName, ...] = Field(min_length=1)
     columns: tuple[WellName, ...] = Field(min_length=1)
-    name: str | None = None
+    name: Name | None = None
     acquisitions: tuple[PlateAcquisition, ...] = ()
 
     @model_validator(mode="after")
     def _unique(self) -> Plate:
         for what, names in (("rows", self.rows), ("columns", self.columns)):
-            if len({name.casefold() for name in names}) < len(names):
-                raise ValueError(f"plate {what} repeat a name (upper and lower case count as the same): {names}")
+            if same := repeated(map(folded, names)):
+                raise ValueError(f"plate {what} repeat a name (upper and lower case count as the same): {same[:10]}")
+        reserved = {folded(name) for name in _NAMES_IN_ROOT}
+        if taken := [row for row in self.rows if folded(row) in reserved]:
+            raise ValueError(
+                f"plate row {taken[0]!r} would clash with a folder of that name which every dataset has; rename it"
+            )
         if len({run.id for run in self.acquisitions}) < len(self.acquisitions):
             raise ValueError("plate acquisitions repeat an id")
         return self

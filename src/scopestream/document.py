@@ -11,11 +11,12 @@ from time import sleep
 from typing import Any
 
 from scopestream.dimensions import Codec
+from scopestream.durable import sync_path
 from scopestream.errors import DatasetError
 from scopestream.plan import ArrayPlan
 from scopestream.untrusted import read_bounded
 
-MAX_DOCUMENT_BYTES = 64_000_000  # more than any sound document has; those of a million images stay below it
+MAX_DOCUMENT_BYTES = 32_000_000  # more than any sound document has; those of a million images stay below it
 _REPLACE_ATTEMPTS = 50
 _CRC32C: dict[str, Any] = {"name": "crc32c"}
 
@@ -75,21 +76,36 @@ def _bytes_codec(itemsize: int) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well: readers see the old file or the new one."""
+def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well: readers see the old file or the new one.
+
+    synced  whether that holds after a power loss as well: the new file is on stable storage before it gets the name.
+            The name is when the folder was synced, which is left to the caller
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        if synced:
+            sync_path(temporary)
         _move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Let `path` have that content: readers see the old one or the new one, never a part."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def replace_file(path: Path, content: bytes | memoryview, *, synced: bool = False) -> None:
+    """Let `path` have that content: readers see the old one or the new one, never a part.
+
+    `synced` as for `replacing`.
+    """
+    with replacing(path, synced=synced) as temporary:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
 
 
 def _move(temporary: Path, path: Path) -> None:
@@ -104,9 +120,9 @@ def _move(temporary: Path, path: Path) -> None:
             sleep(0.02)
 
 
-def write_document(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write `zarr.json` into a folder that exists."""
-    replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode())
+def write_document(folder: Path, document: Mapping[str, Any], *, synced: bool = False) -> None:
+    """Write `zarr.json` into a folder that exists. `synced` as for `replacing`."""
+    replace_file(folder / "zarr.json", json.dumps(document, indent=2, allow_nan=False).encode(), synced=synced)
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -133,3 +149,11 @@ def read_document(folder: Path) -> dict[str, Any]:
     if (found := document.get("zarr_format")) != 3:
         raise DatasetError(f"{path} has zarr_format {found if found in range(10) else '?'}, not 3")
     return document
+
+
+def stored_length(folder: Path) -> int:
+    """How long the first axis of the array in `folder` is, as its document says. Raises DatasetError."""
+    shape = read_document(folder).get("shape")
+    if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= 0:
+        return shape[0]
+    raise DatasetError(f"{folder / 'zarr.json'} has no shape")

@@ -31,6 +31,14 @@ class DatasetError(ScopestreamError, ValueError):
     """A path that is not a readable OME-Zarr 0.5 group, or a document in it that is not what it should be."""
 
 
+class DatasetBusyError(ScopestreamError, BlockingIOError):
+    """Another stream, or a recovery, is changing the dataset; nothing was changed."""
+
+
+class DiskSpaceError(ScopestreamError, OSError):
+    """Less space is free than `min_free` asks for, or would be; its errno is ENOSPC."""
+
+
 class FrameMismatchError(ScopestreamError, ValueError):
     """A frame has another shape or dtype than the plan; it was not consumed."""
 
@@ -49,6 +57,10 @@ class StreamFullError(ScopestreamError, BlockingIOError):
 
 class StreamClosedError(ScopestreamError, ValueError):
     """The stream was closed before this call, or belongs to the process that this one was forked from."""
+
+
+class NotDurableError(ScopestreamError, NotImplementedError):
+    """The backend cannot make frames survive a power loss; nothing was done."""
 
 
 class WriteError(ScopestreamError, OSError):
@@ -75,3 +87,7 @@ class CloseTimeoutError(ScopestreamError, TimeoutError):
         super().__init__(message)
         self.n_safe = n_safe
         self.waiting = waiting
+
+
+class ResumeError(ScopestreamError, ValueError):
+    """The settings are not those of the dataset that was to be continued; nothing was changed."""

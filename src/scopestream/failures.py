@@ -66,7 +66,7 @@ class Failures:
         error = WriteError(
             f"Writing to {self._path} failed: {describe(self.first)}. {n_safe} of {n_in} accepted frames are "
             f"safe{lost}{waiting}; {self._log} has a line for each. Close the stream, make room or repair the disk, "
-            f"and start a new acquisition.",
+            f'and go on with on_exists="resume".',
             n_safe=n_safe,
             failed=tuple(failed),
         )

@@ -31,7 +31,19 @@ class Gate:
         self._in_order = in_order
         self._last_of_image = [-1] * len(plan.images)
         self.taken = FrameSet()
+        self._before = FrameSet()
         self.lengths = [0] * len(plan.images)
+
+    def restore(self, number: int) -> None:
+        """A place that was taken before this stream went on."""
+        self.took(number, *self._route.locate(number))
+        self._before.add(number)
+
+    def free_from(self, number: int) -> int:
+        """The first place, from `number` on, that was not taken before this stream went on."""
+        while number in self._before:
+            number += 1
+        return number
 
     def number_at(self, index: Mapping[str, int | str]) -> int:
         """The frame at these coordinates. Raises FrameIndexError."""
@@ -74,8 +86,10 @@ class Gate:
             raise MetadataError(f"There are {len(metadata)} metadata for {len(stack)} frames. No frame was taken.")
         else:
             texts = [None if one is None else to_json(one, "no frame was taken") for one in metadata]
-        for number in range(first, first + len(stack)):
+        number = first
+        for _ in range(len(stack)):
             self.place(number)
+            number = self.free_from(number + 1)
         return stack, texts
 
     def place(self, number: int) -> None:

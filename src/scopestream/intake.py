@@ -18,12 +18,15 @@ import numpy as np
 
 from scopestream.assemble import Assembler, Block, Gone, Job, Key, Piece
 from scopestream.checksum import crc32c
+from scopestream.dataset import Dataset
+from scopestream.delivery import Delivery
 from scopestream.errors import FrameIndexError, MemoryLimitError, StreamFullError, WriteError
 from scopestream.framelog import Record
 from scopestream.gate import Gate
 from scopestream.jsontext import to_json
 from scopestream.ledger import Ledger
 from scopestream.plan import LayoutPlan
+from scopestream.restore import Blocks
 from scopestream.route import Route
 from scopestream.stats import Counters
 from scopestream.writer import Patience, Writer
@@ -68,6 +71,7 @@ class Intake:
     def __init__(
         self, plan: LayoutPlan, route: Route, gate: Gate, writer: Writer, counters: Counters, *, in_order: bool
     ) -> None:
+        self._plan = plan
         self._locate = route.locate
         self._n_frames = plan.n_frames
         self._checksums = plan.settings.checksums
@@ -84,6 +88,26 @@ class Intake:
         self._out: tuple[int, list[Job]] = (0, [])  # jobs that the writer has, and those that it gets next
         self.unfinished = False
         self.next = 0
+
+    def restore(self, dataset: Dataset, delivery: Delivery) -> None:
+        """Go on with what is there. Raises DatasetError when it cannot be read, MemoryLimitError when it does not fit.
+
+        Unfinished blocks are held again, with their frames; and so is what waits for the next plane along z.
+        """
+        blocks = Blocks(dataset, self._plan)
+        for number in blocks.settled():
+            self._gate.restore(number)
+        for number, image, index, frame in blocks.unfinished():
+            self._assembler.restore(number, image, index, frame)
+        for image, origin, pixels in blocks.waiting():
+            delivery.restore(image, origin, pixels)
+            if self._ledger is not None:
+                self._ledger.add(image, origin)
+        self.next = self._gate.free_from(0)
+
+    def after(self, number: int) -> int:
+        """The frame that `append` fills after that one: frames that were there when the stream went on stay."""
+        return self._gate.free_from(number + 1)
 
     def put(
         self,
@@ -115,7 +139,7 @@ class Intake:
                 if len(self._out[1]) >= n_together:
                     self._send()
                 record = Record(self.next, now, text, self._checksum(frame, copy))
-                self._take(record, self.next + 1, frame, started, copy)
+                self._take(record, self.after(self.next), frame, started, copy)
             self._send()
         except BaseException:
             self.recover()
@@ -123,13 +147,14 @@ class Intake:
         self.unfinished = False
 
     def skip(self, n: int, reason: str | None) -> None:
-        """The next `n` frames will not come, but for those that came already."""
+        """The next `n` frames will not come, but for those that came already. `reason` is JSON."""
         end, taken = self.next + n, self._gate.taken
         try:
             while self.next < end:
                 numbers = range(self.next, min(self.next + _SKIPPED_AT_ONCE, end))
                 left = [number for number in numbers if number not in taken]
-                self._leave_out(numbers if len(left) == len(numbers) else left, "skipped", reason, numbers.stop)
+                after = self._gate.free_from(numbers.stop)
+                self._leave_out(numbers if len(left) == len(numbers) else left, "skipped", reason, after)
                 self._send()
                 if self._writer.queue_depth > _SKIPPED_AT_ONCE:  # places without a frame wait for no memory
                     self._writer.drain()
@@ -187,7 +212,7 @@ class Intake:
             self.unfinished = False
             if not self._drops:
                 raise
-            self._leave_out([number], "dropped", "the disk was behind the camera", after)
+            self._leave_out([number], "dropped", '"the disk was behind the camera"', after)
             return
         except (MemoryLimitError, WriteError):
             self.unfinished = False  # nothing was borrowed

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from yaozarrs import v05
 
-from scopestream.document import group_document, replace_file, write_document
+from scopestream.document import MAX_DOCUMENT_BYTES, group_document, replace_file, write_document
+from scopestream.durable import sync_everything, sync_folder
 from scopestream.errors import MetadataError
-from scopestream.jsontext import to_json
+from scopestream.jsontext import text_to_json, to_json
 from scopestream.omexml import ome_document
 from scopestream.plan import ArrayPlan, ImagePlan, LayoutPlan
 from scopestream.pyramid import method_metadata
@@ -28,6 +30,7 @@ class MetadataWriter:
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._plan = plan
+        self._careful = False
         self._extra: dict[str, Any] = {}
         self._state: dict[str, Any] = {
             "version": version("scopestream"),
@@ -36,24 +39,42 @@ class MetadataWriter:
         }
 
     def create(self) -> None:
-        """All groups, the settings, and OME-XML without planes. The root folder exists."""
+        """All groups, the settings, and OME-XML without planes. The root folder and its `scopestream` exist."""
         plan = self._plan
-        own = plan.root / "scopestream"
-        own.mkdir()
-        replace_file(own / "settings.json", plan.settings.model_dump_json(indent=2).encode())
-        for folder, attributes in self._collection_groups():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_document(folder, group_document({"ome": attributes} if attributes else {}))
+        replace_file(plan.root / "scopestream" / "settings.json", plan.settings.model_dump_json(indent=2).encode())
+        self.write_collections()
         self._write_images([None] * _n_channels(plan))
         if plan.kind != "image":
             self._write_xml({}, [])
         self._write_root([None] * _n_channels(plan))
 
+    def adopt(self, attributes: Mapping[str, Any]) -> None:
+        """Keep what the root document of a dataset has besides what is written here."""
+        self._extra = {key: value for key, value in attributes.items() if key not in RESERVED}
+
+    def go_on(self, attributes: Mapping[str, Any]) -> None:
+        """Let the root, with these attributes, say that frames come again."""
+        self.adopt(attributes)
+        self._write_root([None] * _n_channels(self._plan))
+
+    def sync(self) -> None:
+        """Let all documents survive a power loss, and from now on whatever is written after them.
+
+        The first time that takes a sync of everything, since there may be thousands.
+        """
+        if not self._careful:
+            sync_everything(self._plan.root)
+            self._careful = True
+
     def set_metadata(self, namespace: str, mapping: Mapping[str, Any]) -> None:
         """Keep `mapping` under `attributes[namespace]` of the root document."""
-        if not namespace or namespace in RESERVED:
-            raise MetadataError(f"The namespace {namespace!r} is not free; choose another than {', '.join(RESERVED)}.")
-        self._extra[namespace] = json.loads(to_json(mapping))
+        key = json.loads(text_to_json(namespace, "The namespace", "nothing was changed"))
+        if not key or key in RESERVED:
+            raise MetadataError(f"The namespace {key!r} is not free; choose another than {', '.join(RESERVED)}.")
+        extra = {**self._extra, key: json.loads(to_json(mapping))}
+        if len(json.dumps(extra, indent=2)) > MAX_DOCUMENT_BYTES // 2:
+            raise MetadataError("That is more metadata than a document can hold; nothing was changed.")
+        self._extra = extra
         self._write_root([None] * _n_channels(self._plan))
 
     def finish(
@@ -83,7 +104,7 @@ class MetadataWriter:
     def _write_root(self, windows: Windows) -> None:
         plan = self._plan
         attributes: dict[str, Any] = {"ome": self._root_attributes(windows), "scopestream": self._state, **self._extra}
-        write_document(plan.root, group_document(attributes))
+        self._write_group(plan.root, attributes)
 
     def _root_attributes(self, windows: Windows) -> dict[str, Any]:
         if self._plan.kind == "image":
@@ -108,17 +129,31 @@ class MetadataWriter:
         groups += [(plan.root / row, None) for row in dict.fromkeys(well.partition("/")[0] for well in wells)]
         return groups + [(plan.root / well, _dump(_well(plan, images))) for well, images in wells.items()]
 
+    def write_collections(self) -> None:
+        """The groups between the root and the images."""
+        for folder, attributes in self._collection_groups():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_group(folder, {"ome": attributes} if attributes else {})
+
     def _write_images(self, windows: Windows) -> None:
         if self._plan.kind == "image":
             return  # the root is the image
         for image in self._plan.images:
             folder = self._plan.root / image.path
             folder.mkdir(exist_ok=True)
-            write_document(folder, group_document({"ome": image_attributes(self._plan, image, windows)}))
+            self._write_group(folder, {"ome": image_attributes(self._plan, image, windows)})
 
     def _write_xml(self, lengths: Mapping[int, int], records: Iterable[Mapping[str, Any]]) -> None:
         text = ome_document(self._plan, lengths, records)
-        replace_file(self._plan.root / "OME" / "METADATA.ome.xml", text.encode())
+        path = self._plan.root / "OME" / "METADATA.ome.xml"
+        replace_file(path, text.encode(), synced=self._careful)
+        if self._careful:
+            sync_folder(path.parent)
+
+    def _write_group(self, folder: Path, attributes: Mapping[str, Any]) -> None:
+        write_document(folder, group_document(attributes), synced=self._careful)
+        if self._careful:
+            sync_folder(folder)
 
 
 def image_attributes(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> dict[str, Any]:

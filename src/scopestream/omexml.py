@@ -27,6 +27,7 @@ from scopestream.plan import ImagePlan, LayoutPlan
 
 # A plane costs some 150 bytes of XML, and readers hold the whole document: past this, the frame log has the times.
 MAX_PLANES = 100_000
+_MAX_NUMBER = 1e30  # no time and no place is further away, and whole numbers of any size become floats
 _UNITS = {unit.name.lower(): unit for unit in (*UnitsLength, *UnitsTime)}
 _DTYPES = {"bool": "bit", "float32": "float", "float64": "double"}
 
@@ -120,12 +121,13 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
     n_planes = 0
     for record in records:
         metadata = record.get("metadata")
-        if record["status"] != "written" or not isinstance(metadata, dict) or n_planes >= MAX_PLANES:
+        number = by_path.get(record["image"])
+        if record["status"] != "written" or not isinstance(metadata, dict) or n_planes >= MAX_PLANES or number is None:
             continue
         fields: dict[str, Any] = {
             name: float(metadata[name])
             for name in ("delta_t", "exposure_time", "position_x", "position_y", "position_z")
-            if isinstance(metadata.get(name), (int, float))
+            if isinstance(metadata.get(name), (int, float)) and abs(metadata[name]) < _MAX_NUMBER
         }
         if not fields:
             continue
@@ -137,7 +139,7 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
             if name in role:
                 at[role[name]] = i
         key = (at["t"], at["c"], at["z"])
-        image = planes.setdefault(by_path[record["image"]], {})
+        image = planes.setdefault(number, {})
         image[key] = Plane(the_t=key[0], the_c=key[1], the_z=key[2], **fields)
         n_planes += 1
     return planes

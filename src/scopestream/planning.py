@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from scopestream.dimensions import Position
+from scopestream.dimensions import Dimension, Position
+from scopestream.errors import PlanError
 from scopestream.plan import (
     ArrayPlan,
     ImagePlan,
@@ -27,6 +28,8 @@ from scopestream.plan import (
 from scopestream.settings import AcquisitionSettings
 from scopestream.tiling import SHARD_BYTES, chunk_shape, round_up, shard_shape
 
+MAX_ARRAYS = 1_000_000  # levels of all images; each has a folder, and costs memory before the first frame
+MAX_CHUNKS = 2**20  # of one frame or one file; readers fetch an index of 16 bytes for each chunk of a file
 _STRIPS_BYTES = 2**23  # of rows that a thread halves at once, with their sums
 COARSEST_PIXELS = 256  # levels="auto" halves until both sides of a frame are at most this
 
@@ -42,15 +45,20 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     """The layout of `settings` for a backend with these needs.
 
     Only `shards="auto"` depends on the backend: where whole shards are held in memory they are made small enough for
-    `memory_limit`.
+    `memory_limit`. Raises PlanError for layouts that no file system or reader would bear.
     """
     axes = settings.axes
     names = tuple(axis.name for axis in axes)
     counts = tuple(axis.count for axis in axes)
     arrival = tuple(names.index(dimension.name) for dimension in settings.dimensions[:-2] if dimension.name in names)
     dtype = np.dtype(settings.dtype)
-    groups = _image_groups(settings)
     n_levels = _n_levels(settings)
+    groups = _image_groups(settings)
+    if len(groups) * n_levels > MAX_ARRAYS:
+        raise PlanError(
+            f"{len(groups)} images with {n_levels} levels are {len(groups) * n_levels} arrays, at most {MAX_ARRAYS} "
+            f"are possible. Nothing was written. Use fewer levels, or several acquisitions."
+        )
     chunks = chunk_shape(names, counts, dtype.itemsize, settings.chunks, settings.shards)
 
     def geometry(shards: tuple[int, ...] | None, level: int) -> ArrayPlan:
@@ -76,6 +84,7 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
         while settings.shards == "auto" and memory_of(shards).peak > settings.memory_limit and max_bytes > 1:
             max_bytes //= 2
             shards = shard_shape(names, counts, chunks, arrival, dtype.itemsize, max_bytes)
+    _refuse_too_many_chunks(axes[-2:], chunks, shards)
     levels, memory = levels_of(shards), memory_of(shards)
     images: list[ImagePlan] = []
     arrays: list[ArrayPlan] = []
@@ -89,6 +98,18 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
         unit=needs.unit(levels[0]), held_bytes=memory.held, backend_bytes=memory.backend, pair_bytes=memory.pairs,
         peak_bytes=memory.peak,
     )  # fmt: skip
+
+
+def _refuse_too_many_chunks(
+    frame: Sequence[Dimension], chunks: tuple[int, ...], shards: tuple[int, ...] | None
+) -> None:
+    per_frame = prod(ceil((axis.count or 1) / size) for axis, size in zip(frame, chunks[-2:], strict=True))
+    per_shard = prod(size // chunk for size, chunk in zip(shards or chunks, chunks, strict=True))
+    if max(per_frame, per_shard) > MAX_CHUNKS:
+        raise PlanError(
+            f"There are {per_frame} chunks in a frame and {per_shard} in a shard, at most {MAX_CHUNKS} are possible. "
+            f"Nothing was written. Make chunks larger or shards smaller."
+        )
 
 
 class _Memory(NamedTuple):

@@ -130,6 +130,12 @@ def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
         problems.append(f"it cannot write to {settings.scheme}://, only to {', '.join(sorted(can.schemes))}")
     if settings.direct_io and not can.direct_io:
         problems.append("it writes through the page cache only (direct_io)")
+    if settings.on_exists == "resume" and not can.resumes:
+        problems.append('it cannot go on with a dataset (on_exists="resume")')
+    if settings.durability == "disk" and not can.durable:
+        problems.append("it cannot make frames survive a power loss (durability)")
+    if settings.checkpoint_s is not None and not can.live_read:
+        problems.append("nothing that it stored can be read before the end (checkpoint_s)")
     if plan.arrays[0].growable and not can.growable:
         problems.append("it needs to know the count of every dimension")
     return problems

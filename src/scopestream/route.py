@@ -58,10 +58,23 @@ class Route:
         """(stride, count): the item of that dimension to which a frame belongs is number // stride % count."""
         return self._steps[self.names.index(name)]
 
+    def channel_step(self, plan: LayoutPlan) -> tuple[int, int]:
+        """`step` of the channels; all frames are of one where there is no such dimension."""
+        channels = [axis.name for axis in plan.settings.axes if axis.type == "channel"]
+        return self.step(channels[0]) if channels else (1, 1)
+
     def number(self, image: int, index: Sequence[int]) -> int:
         """The frame at `index` of `image`."""
         total = sum(i * stride for i, (stride, _) in zip(index, self._index_steps, strict=True))
         return total + sum(image // weight % count * stride for stride, count, weight in self._image_steps)
+
+    def numbers(self, image: int, ranges: Sequence[range]) -> np.ndarray:
+        """Of all frames of an image in these ranges along its axes, in C order."""
+        first = self.number(image, [0] * len(self._index_steps))
+        numbers = np.full(1, first, np.int64)
+        for items, (stride, _) in zip(ranges, self._index_steps, strict=True):
+            numbers = np.add.outer(numbers, np.arange(items.start, items.stop, items.step) * stride).reshape(-1)
+        return numbers
 
     def coords(self, number: int) -> tuple[int, ...]:
         """The place of a frame in acquisition order."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePath
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -14,13 +16,16 @@ import yaml
 from numpy.typing import DTypeLike
 from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
 
-from scopestream.dimensions import Codec, CodecName, Dimension, Model, Plate
+from scopestream import credentials
+from scopestream.dimensions import MAX_IMAGES, Codec, CodecName, Dimension, Model, Plate, folded, repeated
+from scopestream.yamltext import parse
 
 if TYPE_CHECKING:
     from scopestream.plan import LayoutPlan
 
 Downscale = Literal["mean", "nearest", "mode"]
 MAX_AXES = 5  # OME-Zarr 0.5, "multiscales" metadata: length of axes between 2 and 5
+DEFAULT_CHECKPOINT_S = 1.0
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _TYPE_RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
 
@@ -28,10 +33,12 @@ _TYPE_RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
 def _dtype_name(value: object) -> str:
     try:
         name = np.dtype(value).name  # type: ignore[call-overload]
-    except TypeError:
-        name = str(value)
+    except (TypeError, ValueError, SyntaxError):  # what NumPy says of texts that are almost a dtype
+        name = value if isinstance(value, str) else type(value).__name__
     if name not in _DTYPES:
-        raise ValueError(f"dtype {name!r} is not one that readers of OME-Zarr know; use one of {', '.join(_DTYPES)}")
+        raise ValueError(
+            f"dtype {short_repr(name)} is not one that readers of OME-Zarr know; use one of {', '.join(_DTYPES)}"
+        )
     return str(name)
 
 
@@ -39,7 +46,7 @@ def _size_in_elements(value: object) -> object:
     if isinstance(value, dict):
         wrong = {name: size for name, size in value.items() if not (type(size) is int and size >= 1)}
         if wrong:
-            raise ValueError(f"sizes are whole numbers of elements, at least 1, not {wrong}")
+            raise ValueError(f"sizes are whole numbers of elements, at least 1, not {short_repr(wrong)}")
     return value
 
 
@@ -67,9 +74,8 @@ def stored_dimensions(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...
 
 def _problems_of_dimensions(dimensions: tuple[Dimension, ...]) -> list[str]:
     names = [dimension.name for dimension in dimensions]
-    problems = [f"there are two dimensions {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
-    folded = [name.casefold() for name in names]
-    if len(set(folded)) < len(set(names)):
+    problems = [f"there are two dimensions {name!r}" for name in repeated(names)]
+    if len(set(map(folded, names))) < len(set(names)):
         problems.append(f"dimension names differ only in case: {names}")
     if len(dimensions) < 2 or any(dimension.type != "space" for dimension in dimensions[-2:]):
         problems.append("the last two dimensions must be the spatial ones of a frame, such as y and x")
@@ -81,6 +87,11 @@ def _problems_of_dimensions(dimensions: tuple[Dimension, ...]) -> list[str]:
         problems.append(f"dimensions {' and '.join(map(repr, positions))} are both positions; list them in one")
     if problems:
         return problems
+    stored_names = {dimension.name for dimension in stored_dimensions(dimensions)}
+    n_images = prod(dimension.count or 1 for dimension in dimensions if dimension.name not in stored_names)
+    if n_images > MAX_IMAGES:
+        apart = ", ".join(dimension.name for dimension in dimensions if dimension.name not in stored_names)
+        return [f"{apart} make {n_images} images, at most {MAX_IMAGES} are possible"]
     first, stored = dimensions[0], stored_dimensions(dimensions)
     if first.count is None and len(dimensions) > 2:
         if first not in stored:
@@ -108,7 +119,7 @@ class AcquisitionSettings(Model):
 
     path: str
     dtype: Annotated[str, BeforeValidator(_dtype_name)]
-    dimensions: tuple[Dimension, ...]
+    dimensions: tuple[Dimension, ...] = Field(max_length=64)
     plate: Plate | None = Field(default=None, validate_default=True)  # wells may be named without it
     storage_order: Literal["ome", "acquisition"] | tuple[str, ...] = "ome"
     chunks: Tiling = "auto"
@@ -118,11 +129,14 @@ class AcquisitionSettings(Model):
     downscale: Downscale = "mean"
     downscale_z: bool = False
     backend: str = Field(default="auto", min_length=1)
-    on_exists: Literal["error", "overwrite", "increment"] = "error"
+    on_exists: Literal["error", "overwrite", "increment", "resume"] = "error"
     memory_limit: Annotated[ByteSize, Field(gt=0)] = ByteSize(1_000_000_000)
     on_full: Literal["block", "raise", "drop"] = "block"
     direct_io: bool = False
     checksums: bool = True
+    min_free: Annotated[ByteSize, Field(gt=0)] | None = None
+    durability: Literal["process", "disk"] = "process"
+    checkpoint_s: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] | None = None
 
     if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
 
@@ -141,17 +155,22 @@ class AcquisitionSettings(Model):
             downscale: Downscale = "mean",
             downscale_z: bool = False,
             backend: str = "auto",
-            on_exists: Literal["error", "overwrite", "increment"] = "error",
+            on_exists: Literal["error", "overwrite", "increment", "resume"] = "error",
             memory_limit: int | str = "1GB",
             on_full: Literal["block", "raise", "drop"] = "block",
             direct_io: bool = False,
             checksums: bool = True,
+            min_free: int | str | None = None,
+            durability: Literal["process", "disk"] = "process",
+            checkpoint_s: float | None = None,
         ) -> None: ...
 
     @field_validator("path", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         text = str(value) if isinstance(value, Path) else value
+        if isinstance(text, str) and (problem := credentials.problem_of(text)) is not None:
+            raise ValueError(problem)
         if isinstance(text, str) and text.startswith("file://"):
             return url2pathname(urlsplit(text).path)
         return text
@@ -159,8 +178,14 @@ class AcquisitionSettings(Model):
     @field_validator("path")
     @classmethod
     def _names_a_folder(cls, path: str) -> str:
-        if "\0" in path or not re.sub(r"[/\\.]+", "", path):
-            raise ValueError(f"path {path!r} does not name a new folder for the dataset")
+        if "\0" in path or PurePath(path).name == ".." or not re.sub(r"[/\\.]+", "", path):
+            raise ValueError(f"path {short_repr(path)} does not name a new folder for the dataset")
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"path {short_repr(path)} is no text in UTF-8, so the settings could not be stored; rename the folder"
+            ) from None
         return path
 
     @field_validator("dimensions")
@@ -256,6 +281,13 @@ class AcquisitionSettings(Model):
         return axes[0] if self.downscale_z and axes and self.axes[axes[0]].count != 1 else None
 
     @property
+    def checkpoint_interval_s(self) -> float | None:
+        """How often what arrived is published, and synced with `durability="disk"`, unasked; None: never."""
+        if self.checkpoint_s is None and self.durability == "disk":
+            return DEFAULT_CHECKPOINT_S
+        return self.checkpoint_s
+
+    @property
     def scheme(self) -> str:
         """What stands before "://" in the path, "file" without it."""
         head, separator, _ = self.path.partition("://")
@@ -277,9 +309,11 @@ class AcquisitionSettings(Model):
 
     @classmethod
     def from_yaml(cls, text: str) -> AcquisitionSettings:
-        """Settings from YAML (and so from JSON) text."""
-        data: Any = yaml.safe_load(text)
-        return cls.model_validate(data)
+        """Settings from YAML (and so from JSON) text.
+
+        Raises yaml.YAMLError for what is neither, and ValidationError or ValueError for what are no settings.
+        """
+        return cls.model_validate(parse(text))
 
 
 def _raise_all(problems: list[str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from scopestream.untrusted import open_regular
+
 MISSING = np.iinfo(np.uint64).max
 
 
@@ -33,7 +35,7 @@ def decode_index(data: bytes) -> np.ndarray | None:
 def read_index(path: Path, n_chunks: int) -> np.ndarray | None:
     """The index that readers of the file see; None when it ends with no index that is whole. Raises OSError."""
     length = index_bytes(n_chunks)
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         if size < length:
             return None

@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby, product
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,6 +31,8 @@ Index = tuple[int, ...]
 class StoredArray:
     """One array. Safe from several threads.
 
+    ends        of the axes before the frame, 2^62 where one grows
+
     folder      of the array
     on_problem  told in a sentence what is wrong with a file
     """
@@ -40,6 +44,9 @@ class StoredArray:
         self._on_problem = on_problem
         self._decode = decoder(array)
         self._before = len(array.axes) - 2
+        self.ends = tuple(
+            1 << 62 if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[: self._before])
+        )
         # A compressed chunk is at most a little larger than its pixels.
         self._max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
@@ -59,47 +66,110 @@ class StoredArray:
         ]
         yield from self._files_below(self._folder, (), limits)
 
-    def groups(self) -> Iterator[tuple[Index, list[Path]]]:
+    def groups(self) -> Iterator[tuple[Index, list[tuple[Index, Path]]]]:
         """Places along the axes before the frame at which there are files, and these; ascending."""
         for group, files in groupby(self.files(), key=lambda file: file[0][: self._before]):
-            yield group, [path for _, path in files]
+            yield group, list(files)
+
+    def ranges(self, group: Index) -> list[range]:
+        """Of the frames in the files of a group, along each axis, within the array."""
+        return [
+            range(i * span, min((i + 1) * span, end))
+            for i, span, end in zip(group, self.geometry.span, self.ends, strict=True)
+        ]
 
     def origins(self, group: Index) -> Iterator[Index]:
         """The first frame of every layer of chunks in the files of a group, within the array."""
-        ranges = []
-        for axis, (i, span, depth) in enumerate(zip(group, self.geometry.span, self.geometry.depth, strict=True)):
-            end = (i + 1) * span
-            if not (self.array.growable and axis == 0):
-                end = min(end, self.array.shape[axis])
-            ranges.append(range(i * span, end, depth))
-        yield from product(*ranges)
+        ranges = zip(self.ranges(group), self.geometry.depth, strict=True)
+        yield from product(*[range(items.start, items.stop, depth) for items, depth in ranges])
+
+    def layers(self, origins: Sequence[Index]) -> list[tuple[np.ndarray, bool]]:
+        """`layer` of each, with files that are opened once."""
+        with ExitStack() as files:
+            opened: dict[Path, BinaryIO] = {}
+
+            def open_file(path: Path) -> BinaryIO:
+                if path not in opened:
+                    opened[path] = files.enter_context(open_regular(path))
+                return opened[path]
+
+            return [self._layer(origin, open_file) for origin in origins]
 
     def layer(self, origin: Index) -> tuple[np.ndarray, bool]:
         """All frames of the chunks whose first frame is at `origin`: (*depth, Y, X), and whether they are sound.
 
         Missing chunks are zeros. Frames past the end of a bounded axis are there as well, and are padding.
         """
+        return self.layers([origin])[0]
+
+    def _layer(self, origin: Index, open_file: Callable[[Path], BinaryIO]) -> tuple[np.ndarray, bool]:
         geometry = self.geometry
         file, first, _ = geometry.locate(origin)
         height, width = geometry.tile
-        y, x = self.array.frame_shape
-        pixels = np.zeros((*geometry.depth, y, x), self.array.dtype)
+        pixels = np.zeros((*geometry.depth, *self.array.frame_shape), self.array.dtype)
         chunk = np.empty(self.array.chunks, self.array.dtype.newbyteorder("<"))
         sound = True
         for at, tiles in geometry.tiles:
             path = self.path((*file, *at))
             try:
-                for row, column, data in self._chunks(path, first, tiles):
-                    top, left = row * height, column * width
+                if self.is_sharded and self.index(path) is None:
+                    sound = False  # which `check_index` tells once, and not for every chunk
+                    continue
+                for row, column, data in self._chunks(path, first, tiles, open_file):
                     self._decode(data, chunk)
-                    part = pixels[..., top : top + height, left : left + width]
-                    part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
+                    _place(pixels, chunk, row * height, column * width)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 sound = False
                 self._on_problem(f"{path}: a chunk of frame {origin} cannot be read: {_reason(error)}")
         return pixels, sound
+
+    def layer_of(self, chunks: Iterable[bytes]) -> np.ndarray | None:
+        """The layer that these encoded chunks of one file make up, in the order of `geometry.tiles`; None if none."""
+        ((_, tiles),) = self.geometry.tiles
+        height, width = self.geometry.tile
+        layer = np.zeros((*self.geometry.depth, *self.array.frame_shape), self.array.dtype)
+        chunk = np.empty(self.array.chunks, self.array.dtype.newbyteorder("<"))
+        try:
+            for (_, row, column), data in zip(tiles, chunks, strict=True):
+                self._decode(data, chunk)
+                _place(layer, chunk, row * height, column * width)
+        except ValueError:
+            return None
+        return layer
+
+    def places(self, origin: Index) -> Iterator[Index]:
+        """Of every frame of a layer that is in the array; the others are padding."""
+        ranges = [
+            range(o, min(o + depth, end)) for o, depth, end in zip(origin, self.geometry.depth, self.ends, strict=True)
+        ]
+        return product(*ranges)
+
+    def frames(self, origin: Index, layer: np.ndarray) -> Iterator[tuple[Index, np.ndarray]]:
+        """(index, frame) of every frame of a layer that is in the array."""
+        for index in self.places(origin):
+            yield index, layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
+
+    def lacks_chunks(self, origins: Sequence[Index]) -> np.ndarray:
+        """Which of these layers, all in the same files, lack a chunk, as far as an index or a folder tells."""
+        places = [self.geometry.locate(origin) for origin in origins]
+        lacks = np.zeros(len(origins), bool)
+        if not self.is_sharded:
+            for n, (file, _, _) in enumerate(places):
+                lacks[n] = not all(self.path((*file, *at)).is_file() for at, _ in self.geometry.tiles)
+            return lacks
+        firsts = np.array([first for _, first, _ in places])
+        for at, tiles in self.geometry.tiles:
+            try:
+                index = self.index(self.path((*places[0][0], *at)))
+            except OSError:
+                index = None
+            if index is None:
+                return np.ones(len(origins), bool)
+            numbers = np.array([number for number, _, _ in tiles])
+            lacks |= (index[firsts[:, None] + numbers, 0] == MISSING).any(axis=1)
+        return lacks
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""
@@ -122,6 +192,11 @@ class StoredArray:
         """The file at `path` has changed."""
         with self._lock:
             self._indexes.pop(path, None)
+
+    def assume(self, path: Path, index: np.ndarray) -> None:
+        """Go on as if that were the index of the file at `path`."""
+        with self._lock:
+            self._indexes[path] = index
 
     def check_index(self, path: Path) -> bool:
         """Whether the index of a shard is whole and names chunks inside the file; says so where it is not."""
@@ -147,23 +222,26 @@ class StoredArray:
         return index
 
     def _chunks(
-        self, path: Path, first: int, tiles: tuple[tuple[int, int, int], ...]
+        self,
+        path: Path,
+        first: int,
+        tiles: tuple[tuple[int, int, int], ...],
+        open_file: Callable[[Path], BinaryIO],
     ) -> Iterator[tuple[int, int, bytes]]:
         """(row, column, encoded bytes) of those tiles of a file that are there. Raises OSError or ValueError."""
         index = self.index(path) if self.is_sharded else None
-        if self.is_sharded and index is None:
-            raise ValueError("the index of the shard is damaged")
-        with open_regular(path) as file:
-            for number, row, column in tiles:
-                if index is None:
-                    data = file.read(self._max_encoded + 1)
-                else:
-                    offset, length = map(int, index[first + number])
-                    if offset == length == MISSING:
-                        continue
-                    file.seek(offset)
-                    data = file.read(length)
-                yield row, column, data
+        file = open_file(path)
+        for number, row, column in tiles:
+            if index is None:
+                file.seek(0)
+                data = file.read(self._max_encoded + 1)
+            else:
+                offset, length = map(int, index[first + number])
+                if offset == length == MISSING:
+                    continue
+                file.seek(offset)
+                data = file.read(length)
+            yield row, column, data
 
     def _files_below(self, folder: Path, at: Index, limits: list[int | None]) -> Iterator[tuple[Index, Path]]:
         if len(at) == len(limits):
@@ -185,6 +263,12 @@ class StoredArray:
                 yield from self._files_below(folder / str(number), (*at, number), limits)
             else:
                 self._on_problem(f"{folder / str(number)} lies outside the array")
+
+
+def _place(layer: np.ndarray, chunk: np.ndarray, top: int, left: int) -> None:
+    """Copy a chunk into a layer, without what lies past its edges."""
+    part = layer[..., top : top + chunk.shape[-2], left : left + chunk.shape[-1]]
+    part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
 
 
 def _reason(error: Exception) -> str:

@@ -8,24 +8,29 @@ from os import getpid
 from threading import RLock, get_ident
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
+from scopestream.checkpoint import Checkpoints
 from scopestream.closing import Closing, check_timeout, to_the_end
-from scopestream.contract import Backend
+from scopestream.contract import Backend, ResumingBackend
+from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
-from scopestream.errors import MemoryLimitError, StreamClosedError, StreamFullError, WriteError
+from scopestream.diskspace import check_space
+from scopestream.errors import MemoryLimitError, NotDurableError, StreamClosedError, StreamFullError, WriteError
 from scopestream.failures import Failures
-from scopestream.folder import NewRoot, settled
+from scopestream.folder import NewRoot, OldRoot, settled
 from scopestream.framelog import FrameLog
 from scopestream.gate import Gate
 from scopestream.intake import Intake
+from scopestream.jsontext import text_to_json
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
 from scopestream.pool import Pool
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
+from scopestream.restore import Blocks
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
@@ -41,11 +46,14 @@ def open_stream(
                       open, and a last time at the end of `close` with the final figures. All calls come from a thread
                       of its own, so that it never holds the camera up; if it raises, it is not called again, and a
                       RuntimeWarning says why. `close` waits for it, but not for more than ten seconds
-    Raises PlanError, MemoryLimitError, BackendNotFoundError or DatasetExistsError before anything is written, and
-    TypeError or ValueError when `on_stats` or its interval cannot be.
+    Raises PlanError, MemoryLimitError, BackendNotFoundError, DatasetExistsError, DatasetBusyError or DiskSpaceError
+    before anything is written, and TypeError or ValueError when `on_stats` or its interval cannot be; with
+    `on_exists="resume"` also ResumeError, or DatasetError when what is there cannot be continued. Warns
+    (RuntimeWarning) when the disk has no room for all frames.
     """
     check_report(on_stats, stats_interval_s)
     resolution = resolve(settled(settings))
+    check_space(resolution.plan)
     return Stream(resolution.plan, resolution.backend, on_stats, stats_interval_s)
 
 
@@ -66,6 +74,7 @@ class Stream:
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
+        self._can_sync = backend.capabilities.durable
         self._lock = RLock()
         self._process, self._thread = getpid(), get_ident()
         route = Route(plan)
@@ -74,15 +83,26 @@ class Stream:
         self._metadata = MetadataWriter(plan)
         counters = self._counters = Counters(plan.arrays[0].frame_bytes)
         self._failures = Failures(plan, counters)
+        before: Dataset | None = None
+        root: NewRoot | OldRoot
         with ExitStack() as opened:
-            root = NewRoot(plan.settings)
-            opened.callback(root.undo)
-            self._metadata.create()
+            if plan.settings.on_exists == "resume" and plan.root.exists():
+                root = OldRoot(plan.settings)
+                opened.callback(root.undo)
+                before = root.mend()
+                self._metadata.go_on(before.attributes)
+            else:
+                root = NewRoot(plan.settings)
+                opened.callback(root.undo)
+                self._metadata.create()
             log = FrameLog(plan, route)
             opened.callback(log.close)
-            sink = backend.open(plan)
+            sink = backend.open(plan) if before is None else cast(ResumingBackend, backend).reopen(plan)
             opened.callback(sink.close)
-            self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures)
+            self._delivery = Delivery(plan, route, backend, sink, log, counters, self._failures, self._metadata.sync)
+            was_promised = before is not None and bool(before.history.synced.any())
+            if self._can_sync and (was_promised or plan.settings.durability == "disk"):
+                self._delivery.be_careful()
             one_thread = in_order or not backend.capabilities.concurrent
             n_threads = 1 if one_thread else max_threads(plan.arrays[0], plan.unit)
             pool = Pool(
@@ -97,18 +117,29 @@ class Stream:
                 self._delivery.store, self._delivery.publish, self._failures, pool, n_threads=n_threads
             )
             opened.callback(writer.close)
+            self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
+            if before is not None:
+                self._intake.restore(before, self._delivery)
+                Blocks(before, plan).sample(self._delivery.contrast, route.channel_step(plan))
 
             def read() -> Stats:  # does not refer to the stream, which the thread would keep alive
                 return counters.snapshot(writer.queue_depth, writer.queue_peak)
 
             reporter = None if on_stats is None else Reporter(read, on_stats, stats_interval_s)
+            checkpoints = None
+            if (interval_s := plan.settings.checkpoint_interval_s) is not None:
+                checkpoints = Checkpoints(plan, self._lock, self._intake, self._delivery, self._failures, interval_s)
             opened.pop_all()  # from here on `close` looks after them
-        root.keep()
-        self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
         self._closing = Closing(
             plan, self._lock, intake=self._intake, gate=self._gate, writer=writer, delivery=self._delivery, log=log,
             metadata=self._metadata, counters=counters, failures=self._failures, reporter=reporter,
+            checkpoints=checkpoints, lock_of_dataset=root.lock, is_resumed=before is not None,
         )  # fmt: skip
+        try:
+            root.keep()
+        except BaseException:  # an interrupt while a large dataset is deleted
+            self.close()
+            raise
 
     # -- what a user reads ------------------------------------------------------------------------------------------
 
@@ -166,7 +197,7 @@ class Stream:
         with self._lock:
             self._begin()
             intake = self._intake
-            intake.put(intake.next, intake.next + 1, frame, metadata, started, copy)
+            intake.put(intake.next, intake.after(intake.next), frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def extend(
@@ -227,26 +258,38 @@ class Stream:
     def skip(self, n: int = 1, *, reason: str | None = None) -> None:
         """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.
 
-        Frames among them that `write` has placed stay as they are.
+        Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not so many,
+        and MetadataError when the reason is no text; then nothing was skipped.
         """
         if self._process != getpid():
             self._refuse()
+        because = None if reason is None else text_to_json(reason, "The reason", "nothing was skipped")
         with self._lock:
             self._begin()
             self._intake.check_skip(n)
-            self._intake.skip(n, reason)
+            self._intake.skip(n, because)
 
-    def flush(self) -> None:
+    def flush(self, *, durable: bool = False) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
 
         Where whole shards are stored, an unfinished shard is stored as it is now and again when it is complete.
+
+        durable  return when these frames survive a power loss as well. From then on the stream is careful: nothing that
+                 it does later can make them unreadable
+        Raises NotDurableError, before anything is done, when the backend cannot do that, and WriteError when a frame
+        could not be stored or synced.
         """
         if self._process != getpid():
             self._refuse()
         with self._lock:
             self._begin()
+            if durable and not self._can_sync:
+                raise NotDurableError(
+                    f"Backend {self._plan.backend!r} cannot make frames survive a power loss; nothing was done. Call "
+                    f"flush() without durable=True, or choose another backend (`scopestream backends` lists them)."
+                )
             self._intake.store_open()
-            publish = Task(self._delivery.publish)
+            publish = Task(self._delivery.sync if durable else self._delivery.publish)
             to_the_end(lambda: self._writer.run(publish))
             self._failures.check()
 

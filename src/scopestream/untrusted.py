@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
+MAX_LINE_BYTES = 16_000_000
+_MAX_SKIPPED_BYTES = 250_000_000  # of lines that are longer; a file full of holes has no end that anybody would see
 # Opening a pipe waits for its other end, unless asked not to; without O_BINARY Windows would change line ends.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -34,5 +37,25 @@ def open_regular(path: Path) -> BinaryIO:
 def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     """All bytes of an ordinary file, None when it has more than that. Raises OSError as `open_regular` does."""
     with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            return None
+        content = file.read(max_bytes + 1)  # it may grow meanwhile
     return content if len(content) <= max_bytes else None
+
+
+def lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one that is longer than anybody writes, which is not kept in memory.
+
+    After very long lines the rest of the file is left out.
+    """
+    skipped = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        yield None
+        while line and not line.endswith(b"\n"):
+            skipped += len(line)
+            if skipped > _MAX_SKIPPED_BYTES:
+                return
+            line = file.readline(MAX_LINE_BYTES)

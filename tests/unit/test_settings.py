@@ -147,7 +147,7 @@ def test_all_problems_are_reported_at_once() -> None:
             **dims({"name": "t", "count": 2}, {"name": "t", "count": 2}, {"name": "z", "count": None}),
         )
     text = str(caught.value)
-    for problem in ("complex64", "gzip", "memory_limit", "two dimensions 't'", "'z' is unbounded"):
+    for problem in ("complex64", "codec.name", "memory_limit", "two dimensions 't'", "'z' is unbounded"):
         assert problem in text
 
 

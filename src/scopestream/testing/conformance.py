@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from scopestream.contract import WriteUnit
-from scopestream.errors import FrameIndexError, FrameMismatchError, PlanError
+from scopestream.dataset import open_dataset
+from scopestream.errors import FrameIndexError, FrameMismatchError, NotDurableError, PlanError
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
 from scopestream.planning import make_plan
@@ -30,6 +31,7 @@ from scopestream.stream import open_stream
 from scopestream.testing.frames import acquire, expected_images, stamped_frame
 from scopestream.testing.levels import next_level
 from scopestream.testing.readers import describe_mismatch, read_array, reader_other_than
+from scopestream.verification import verify
 
 Y, X = 70, 97  # odd on purpose: tiles are cut at both edges, levels are rounded
 
@@ -298,13 +300,86 @@ class BackendConformance:
                 self._compare(stream.plan, set(range(number + 1)))
         self._compare(stream.plan, set(range(stream.plan.n_frames or 0)))
 
+    # -- through a power failure ------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["tiles", "deep chunks", "without shards", "without shards, deep"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    @pytest.mark.parametrize("durability", ["process", "disk"])
+    def test_synced_frames_are_read_while_the_rest_is_missing(
+        self, tmp_path: Path, layout: str, codec: str, durability: str
+    ) -> None:
+        if not load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} does not declare durable")
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec, durability=durability, levels=2)
+        if self._refused(settings):
+            return
+        with open_stream(settings) as stream:
+            n_frames = stream.plan.n_frames or 0
+            for number in range(n_frames):
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.flush(durable=number % 3 != 1)
+                self._compare(stream.plan, set(range(number + 1)))
+        self._compare(stream.plan, set(range(n_frames)))
+        assert open_dataset(stream.plan.root).history.synced.all()
+
+    def test_an_unbounded_axis_grows_while_it_is_synced(self, tmp_path: Path) -> None:
+        if not load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} does not declare durable")
+        dimensions = [{"name": "t", "count": None}, {"name": "p", "coords": _POSITIONS}, *_dims()]
+        settings = self.settings(tmp_path, dimensions=dimensions, shards={"t": 2}, checkpoint_s=0.01, durability="disk")
+        plan = acquire(settings, 11)
+        self._compare(plan, set(range(11)))
+
+    def test_a_backend_that_cannot_sync_says_so(self, tmp_path: Path) -> None:
+        if load_backend(self.backend).capabilities.durable:
+            pytest.skip(f"{self.backend} declares durable")
+        settings = self.settings(tmp_path, **LAYOUTS["time"])
+        with pytest.raises(PlanError, match="durability"):
+            open_stream(settings.model_copy(update={"durability": "disk"}))
+        with open_stream(settings) as stream:
+            stream.append(stamped_frame(0, (Y, X), settings.dtype))
+            with pytest.raises(NotDurableError):
+                stream.flush(durable=True)
+        self._compare(stream.plan, {0})
+
+    # -- going on ---------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("layout", ["time", "tiles", "several files a frame", "deep chunks", "positions inside"])
+    @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+    def test_a_stream_goes_on_where_another_ended(self, tmp_path: Path, layout: str, codec: str) -> None:
+        if not load_backend(self.backend).capabilities.resumes:
+            pytest.skip(f"{self.backend} does not declare resumes")
+        settings = self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=2, on_exists="resume")
+        if self._refused(settings):
+            return
+        plan = acquire(settings, 3, skipped={1})
+        with open_stream(settings) as stream:
+            self._compare(plan, {0, 2})
+            while (number := stream.next_frame) is not None:
+                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.flush()
+        self._compare(plan, set(range(plan.n_frames or 0)) - {1})
+        assert verify(plan.root).sound
+
+    def test_an_unbounded_axis_goes_on(self, tmp_path: Path) -> None:
+        if not load_backend(self.backend).capabilities.resumes:
+            pytest.skip(f"{self.backend} does not declare resumes")
+        settings = self.settings(tmp_path, dimensions=_dims(t=None, c=2), shards={"t": 4}, on_exists="resume")
+        if self._refused(settings):
+            return
+        for end in (3, 8, 13):
+            with open_stream(settings) as stream:
+                for number in range(stream.next_frame or 0, end):
+                    stream.append(stamped_frame(number, (Y, X), settings.dtype))
+            self._compare(stream.plan, set(range(end)))
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
     def test_arrays_exist_before_the_first_frame(self, tmp_path: Path) -> None:
         with open_stream(self.settings(tmp_path, **LAYOUTS["positions inside"])) as stream:
             for array in stream.plan.arrays:
                 document = json.loads((stream.plan.root / array.path / "zarr.json").read_text())
                 assert document["node_type"] == "array"
-
-    # -- the contract -----------------------------------------------------------------------------------------------
 
     def test_close_is_idempotent(self, tmp_path: Path) -> None:
         settings = self.settings(tmp_path, **LAYOUTS["time"])

@@ -81,6 +81,7 @@ class _FaultySink:
         self._backend = backend
         self._inner = inner
         self.extend, self.flush, self.close = inner.extend, inner.flush, inner.close
+        self.sync = getattr(inner, "sync", None)  # where the other backend is durable
 
     def write(self, array: int, origin: tuple[int, ...], block: np.ndarray, *, final: bool = True) -> None:
         self._backend.pass_or_fail([origin])

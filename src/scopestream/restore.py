@@ -1,0 +1,167 @@
+"""What a stream that goes on must know of the frames that are there: which, and the pixels of unfinished blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import numpy as np
+
+from scopestream.contrast import Contrast
+from scopestream.dataset import Dataset
+from scopestream.errors import DatasetError
+from scopestream.plan import LayoutPlan
+from scopestream.stored import Index
+from scopestream.tiles import Tiler
+
+_SAMPLES = 16  # frames of each channel that are looked at for the contrast
+Key = tuple[int, Index]  # image, and place of a block without the frame
+
+
+class Blocks:
+    """Blocks of the finest level, in the unit of the plan, of which frames are settled: there, or known not to come.
+
+    plan  of the stream that goes on, with the layout of the dataset
+    """
+
+    def __init__(self, dataset: Dataset, plan: LayoutPlan) -> None:
+        self._dataset, self._plan = dataset, plan
+        self._array = plan.arrays[0]
+        self._extent = self._array.block_extent(plan.unit)
+        self._tiler = Tiler(self._array.frame_shape, self._array.tile)
+        history = dataset.history
+        settled, written = ~history.are("failed"), history.are("written")
+        # By block: the frames that are settled, and whether their pixels are there. Where blocks have nothing to do
+        # with one another each is a frame that is there, and there may be millions.
+        self._frames: dict[Key, list[tuple[Index, bool]]] = {}
+        self._lengths = dataset.lengths()
+        self._alone = prod(self._extent) == 1 and not plan.z_steps
+        if self._alone:
+            return
+        for number, is_there in zip(history.numbers[settled].tolist(), written[settled].tolist(), strict=True):
+            image, index = dataset.route.locate(number)
+            origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
+            self._frames.setdefault((image, origin), []).append((index, is_there))
+
+    def partial(self) -> Iterator[Key]:
+        """Blocks of which frames are still to come."""
+        return (key for key, frames in self._frames.items() if len(frames) < self._n_frames(key[1]))
+
+    def settled(self) -> Iterator[int]:
+        """Numbers of frames whose places are taken."""
+        history = self._dataset.history
+        yield from history.numbers[~history.are("failed")].tolist()
+
+    def unfinished(self) -> Iterator[tuple[int, int, Index, np.ndarray | None]]:
+        """(number, image, index, pixels or None) of settled frames, in blocks of which others are to come."""
+        number = self._dataset.route.number
+        for image, origin in self.partial():
+            frames = self._frames[image, origin]
+            for index, frame in self.read(image, [index for index, is_there in frames if is_there]):
+                yield number(image, index), image, index, frame
+            for index in [index for index, is_there in frames if not is_there]:
+                yield number(image, index), image, index, None
+
+    def waiting(self) -> Iterator[tuple[int, Index, np.ndarray | None]]:
+        """(image, origin, pixels) of complete blocks, whose coarser levels need others that are to come."""
+        for column in self.columns() if self._plan.z_steps else ():
+            for image, place in () if self.is_settled(column) else self.whole(column):
+                yield image, (*place, 0, 0), self.pixels((image, place))
+
+    def frames(self, key: Key) -> list[tuple[Index, bool]]:
+        """The frames of a block that are settled, and whether their pixels are there."""
+        return [(key[1], True)] if self._alone else self._frames[key]
+
+    def whole(self, column: Sequence[Key]) -> Iterator[Key]:
+        """Blocks of a column of which every frame is settled."""
+        return (key for key in column if len(self.frames(key)) == self._n_frames(key[1]))
+
+    def pixels(self, key: Key) -> np.ndarray | None:
+        """The block as the backend takes it, zeros where frames are not there; None where none is.
+
+        Raises DatasetError when the disk does not have them.
+        """
+        there = [index for index, is_there in self.frames(key) if is_there]
+        if not there:
+            return None
+        image, origin = key
+        shape = [min(e, bound - o) for e, bound, o in zip(self._extent, self._bounds(image), origin, strict=True)]
+        block = np.zeros((*shape, *self._array.frame_shape), self._array.dtype)
+        for index, frame in self.read(image, there):
+            block[tuple([i - o for i, o in zip(index, origin, strict=True)])] = frame
+        if not self._plan.tiled_on_arrival:
+            return block
+        tiles = np.zeros(self._tiler.shape, self._array.dtype)
+        self._tiler.cut(block[(0,) * len(shape)], tiles)
+        return tiles
+
+    def read(self, image: int, indices: Sequence[Index]) -> Iterator[tuple[Index, np.ndarray]]:
+        """Frames of an image, layer by layer. Raises DatasetError when one cannot be read."""
+        number = self._plan.images[image].arrays[0]
+        stored = self._dataset.stored(number, _refuse)
+        wanted: dict[Index, list[Index]] = {}
+        for index in indices:
+            origin = tuple([i // depth * depth for i, depth in zip(index, stored.geometry.depth, strict=True)])
+            wanted.setdefault(origin, []).append(index)
+        for origin, places in wanted.items():
+            layer, sound = stored.layer(origin)
+            if not sound:
+                _refuse(f"frames of {stored.array.path} around {origin} cannot be read")
+            for index in places:
+                yield index, layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
+
+    def columns(self) -> Iterator[list[Key]]:
+        """Blocks that go together from level to level: those that differ in z only, where z is halved; else one."""
+        if self._alone:
+            for number in self._dataset.history.numbers[self._dataset.history.are("written")].tolist():
+                yield [self._dataset.route.locate(number)]
+            return
+        steps = self._plan.z_steps
+        if not steps:
+            yield from ([key] for key in self._frames)
+            return
+        columns: dict[tuple[int, Index], list[Key]] = {}
+        for image, origin in self._frames:
+            place = (*origin[: steps[0].axis], -1, *origin[steps[0].axis + 1 :])
+            columns.setdefault((image, place), []).append((image, origin))
+        yield from columns.values()
+
+    def is_settled(self, column: Sequence[Key]) -> bool:
+        """Whether no frame of a column is to come any more."""
+        steps = self._plan.z_steps
+        return len(list(self.whole(column))) == (steps[0].n_blocks if steps else 1)
+
+    def is_whole(self, column: Sequence[Key]) -> bool:
+        """Whether every frame of a column is there, so that its coarser levels are, too."""
+        return self.is_settled(column) and all(is_there for key in column for _, is_there in self.frames(key))
+
+    def sample(self, contrast: Contrast, channel_step: tuple[int, int]) -> None:
+        """Let `contrast` see frames of every channel, spread over the acquisition."""
+        history, route = self._dataset.history, self._dataset.route
+        stride, count = channel_step
+        numbers = history.numbers[history.are("written")]
+        y, x = contrast.steps
+        for channel in range(count):
+            of_channel = numbers[numbers // stride % count == channel]
+            for at in np.unique(np.linspace(0, len(of_channel) - 1, min(_SAMPLES, len(of_channel))).astype(int)):
+                image, index = route.locate(int(of_channel[at]))
+                for _, frame in self.read(image, [index]):
+                    contrast.add(channel, frame[::y, ::x])
+
+    def _n_frames(self, origin: Index) -> int:
+        return prod(min(e, bound - o) for e, bound, o in zip(self._extent, self._ends, origin, strict=True))
+
+    @property
+    def _ends(self) -> Index:
+        """Of the axes before the frame; a growable one has none."""
+        before = self._array.shape[: len(self._extent)]
+        return tuple(1 << 62 if self._array.growable and axis == 0 else size for axis, size in enumerate(before))
+
+    def _bounds(self, image: int) -> Index:
+        if not self._array.growable:
+            return self._ends
+        return (self._lengths[image], *self._ends[1:])
+
+
+def _refuse(problem: str) -> None:
+    raise DatasetError(f"{problem}; nothing was changed.")

@@ -1,0 +1,115 @@
+"""Going on with a dataset: whether the settings are its settings, and what was there before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+
+from scopestream.dataset import Dataset, open_dataset, stored_settings
+from scopestream.errors import ResumeError
+from scopestream.framelog import FrameLog, Record
+from scopestream.lock import boot_id
+from scopestream.relevel import complete_levels
+from scopestream.repair import Repairs, repair
+from scopestream.settings import AcquisitionSettings
+
+# What is on the disk as the settings say; all others say how it gets there.
+_FIXED = ("dtype", "plate", "storage_order", "codec", "levels", "downscale", "downscale_z")
+_MAX_SHOWN = 200
+
+
+def resumed_settings(settings: AcquisitionSettings) -> AcquisitionSettings:
+    """The settings with the chunks, shards and backend of the dataset that is there, where they leave them open.
+
+    Raises DatasetError when scopestream did not write what is there, and ResumeError when the settings are not its.
+    """
+    root = Path(settings.path)
+    dataset, original = open_dataset(root), stored_settings(root)
+    problems = [
+        f"{name} is {_shown(getattr(settings, name))}, and was {_shown(getattr(original, name))}"
+        for name in _FIXED
+        if getattr(settings, name) != getattr(original, name)
+    ]
+    problems += _differing_dimensions(settings, original)
+    update: dict[str, Any] = {}
+    for name in ("chunks", "shards"):
+        wanted, found = getattr(settings, name), getattr(dataset.settings, name)
+        if wanted in ("auto", getattr(original, name)) or (isinstance(wanted, dict) and _agrees(wanted, found)):
+            update[name] = found
+        else:
+            problems.append(f"{name} is {_shown(wanted)}, and was {_shown(found)}")
+    if problems:
+        raise ResumeError(
+            f"These settings cannot go on with {root}: {'; '.join(problems)}. Nothing was changed. Take its own "
+            f"settings from {root / 'scopestream' / 'settings.json'}, or choose another path."
+        )
+    return settings.model_copy(update=update)
+
+
+def prepare(
+    root: Path, owner: dict[str, Any], *, trim: bool, on_file: Callable[[], object] = lambda: None
+) -> tuple[Repairs, Dataset, int]:
+    """Mend what the last stream left, log which frames are lost, complete the levels, and open what there is then.
+
+    Returns with the dataset what was mended, and the number of blocks whose levels were computed.
+
+    owner    who wrote last, as its lock told; the caller has the lock now
+    trim     and `on_file` as for `repair`
+    Raises DatasetError or OSError.
+    """
+    dataset = open_dataset(root)
+    repairs = repair(dataset, in_doubt=in_doubt(dataset, owner), trim=trim, dry_run=False, on_file=on_file)
+    if len(repairs.lost):
+        _log_lost(dataset, repairs)
+        dataset = open_dataset(root)
+    return repairs, dataset, complete_levels(dataset, repairs.stale, dry_run=False)
+
+
+def in_doubt(dataset: Dataset, owner: dict[str, Any]) -> np.ndarray:
+    """Entries of the history whose pixels may not have reached the disk, though their lines did.
+
+    Only a power failure does that, and only to what was not synced; whoever wrote in this run of the system had none.
+
+    owner  who wrote last, as its lock tells
+    """
+    crashed = dataset.state.get("status") == "recording"
+    same_run = owner.get("run") is not None and owner.get("run") == boot_id()
+    unsynced: np.ndarray = ~dataset.history.synced & (crashed and not same_run)
+    return unsynced
+
+
+def _log_lost(dataset: Dataset, repairs: Repairs) -> None:
+    """Let the log say that these frames are not there after all."""
+    log = FrameLog(dataset.plan, dataset.route)
+    try:
+        numbers = dataset.history.numbers[repairs.lost].tolist()
+        log.add([Record(number, time(), None) for number in numbers], "failed", json.dumps("lost in a crash"))
+    finally:
+        log.close()
+
+
+def _differing_dimensions(settings: AcquisitionSettings, original: AcquisitionSettings) -> list[str]:
+    names = [dimension.name for dimension in settings.dimensions]
+    before = [dimension.name for dimension in original.dimensions]
+    if names != before:
+        return [f"dimensions are {', '.join(names)}, and were {', '.join(before)}"]
+    return [
+        f"{field} of dimension {new.name!r} is {_shown(getattr(new, field))}, and was {_shown(getattr(old, field))}"
+        for new, old in zip(settings.dimensions, original.dimensions, strict=True)
+        for field in type(new).model_fields
+        if getattr(new, field) != getattr(old, field)
+    ]
+
+
+def _agrees(wanted: dict[str, int], found: dict[str, int] | None) -> bool:
+    return found is not None and all(found.get(name) == size for name, size in wanted.items())
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -1,0 +1,35 @@
+"""What a kill leaves: a copy of a dataset that is being written, holes in files included."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from time import sleep
+
+from scopestream import Stream
+
+_BLOCK = 4096
+
+
+def crash(stream: Stream, path: Path) -> Path:
+    """A copy of the dataset as it is once all accepted frames are stored or wait in blocks. The stream goes on."""
+    while stream.stats.queue_depth:
+        sleep(0.001)
+    return copy(Path(stream.path), path)
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Another dataset like that at `source`."""
+    shutil.copytree(source, target, copy_function=_copy_with_holes)
+    return target
+
+
+def _copy_with_holes(source: str, target: str) -> None:
+    with Path(source).open("rb") as file, Path(target).open("wb") as copy:
+        while block := file.read(_BLOCK):
+            if any(block):
+                copy.write(block)
+            else:
+                copy.seek(len(block), os.SEEK_CUR)
+        copy.truncate()
