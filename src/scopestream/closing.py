@@ -7,7 +7,6 @@ Nothing here refers to the stream itself, so that it can be collected while its 
 from __future__ import annotations
 
 import _thread
-import atexit
 import os
 import threading
 import warnings
@@ -16,6 +15,7 @@ from math import isnan
 from numbers import Real
 from time import monotonic, perf_counter_ns
 
+from scopestream import exits
 from scopestream.checkpoint import Checkpoints
 from scopestream.delivery import Delivery
 from scopestream.errors import CloseTimeoutError
@@ -31,6 +31,8 @@ from scopestream.plan import LayoutPlan
 from scopestream.reporter import Reporter
 from scopestream.stats import Counters
 from scopestream.writer import Task, Writer
+
+_PATIENCE_AT_EXIT_S = 1.0  # for a callback that does not return: nobody looks at what it shows any more
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -50,6 +52,7 @@ class Closing:
     intake     has the frames whose blocks are open
     process    whose stream it is; another one, forked from it, leaves everything alone
     is_closed  whether the stream takes nothing any more
+    is_shared  whether any other thread than the main thread has used it
 
     lock_of_dataset  is given back at the end
     is_resumed       whether there were frames before this stream
@@ -86,15 +89,17 @@ class Closing:
         self._has_begun = False
         self.process = os.getpid()
         self.is_closed = False
-        atexit.register(self._at_exit)
+        self.is_shared = threading.current_thread() is not threading.main_thread()
+        exits.watch(self)
 
-    def close(self, timeout_s: float | None = None) -> None:
+    def close(self, timeout_s: float | None = None, *, patience_s: float | None = None) -> None:
         """Finalise what arrived; waits until that is done. May be called again, also after an interrupt.
 
+        patience_s  for a callback that does not return, where there is no timeout
         Raises CloseTimeoutError when it takes longer, and WriteError when anything could not be stored.
         """
         if timeout_s is None:
-            to_the_end(self._close)
+            to_the_end(lambda: self._close(patience_s))
         else:
             give_up = monotonic() + timeout_s
             self._begin_elsewhere()
@@ -123,8 +128,7 @@ class Closing:
             _thread.start_new_thread(close, ())  # takes no lock of the module `threading`, which may be held as well
         except RuntimeError:  # the interpreter ends
             close()
-        others = [thread for thread in (self._reporter, self._checkpoints) if thread is not None]
-        if not (self._writer.is_own_thread or any(thread.is_own_thread for thread in others)):
+        if not self._is_own_thread():
             done.acquire()
         try:
             self._warn("nothing refers to it any more")
@@ -132,18 +136,33 @@ class Closing:
             if errors:
                 raise errors[0]
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    def main_thread_ends(self) -> None:
+        """Threads that have used the stream may go on; otherwise this is the better moment to close it."""
+        if self._has_begun or not self.is_shared:
+            self.program_ends()
 
-    def _at_exit(self) -> None:
+    def program_ends(self) -> None:
+        """Nobody uses the stream any more who could close it."""
         if self.process != os.getpid():
             return
         if self._has_begun:
             if not self._last.is_done:
-                warnings.warn(f"The program waits for its end. {self._stuck()}", RuntimeWarning, stacklevel=1)
-            self.close()
+                text = f"The program waits until {self._plan.settings.path} is closed. {self._stuck()}"
+                warnings.warn(text, RuntimeWarning, stacklevel=1)
+            self.close(patience_s=_PATIENCE_AT_EXIT_S)
         else:
-            self.close()
+            self.close(patience_s=_PATIENCE_AT_EXIT_S)
             self._warn("the program ends")
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_own_thread(self) -> bool:
+        others = [one for one in (self._reporter, self._checkpoints) if one is not None]
+        return (
+            self._writer.is_own_thread
+            or any(one.is_own_thread for one in others)
+            or threading.current_thread() is self._beginning
+        )
 
     def _warn(self, why: str) -> None:
         warnings.warn(
@@ -153,10 +172,10 @@ class Closing:
             stacklevel=1,
         )
 
-    def _close(self) -> None:
+    def _close(self, patience_s: float | None) -> None:
         self._begin()
         self._writer.wait_for(self._last)
-        self._ended(None)
+        self._ended(patience_s)
 
     def _begin(self) -> None:
         self.is_closed = True
@@ -182,7 +201,7 @@ class Closing:
 
     def _ended(self, timeout_s: float | None) -> None:
         self._writer.join()
-        atexit.unregister(self._at_exit)
+        exits.forget(self)
         if self._checkpoints is not None:
             self._checkpoints.join(timeout_s)
         if self._reporter is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from os import getpid
+from threading import RLock, get_ident
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Literal, NoReturn, cast
@@ -27,6 +27,7 @@ from scopestream.intake import Intake
 from scopestream.jsontext import text_to_json
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
+from scopestream.pool import Pool
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
 from scopestream.restore import Blocks, keep_lengths
@@ -74,8 +75,8 @@ class Stream:
         self._plan = plan
         self._settings = plan.settings
         self._can_sync = backend.capabilities.durable
-        self._lock = threading.RLock()
-        self._process = getpid()
+        self._lock = RLock()
+        self._process, self._thread = getpid(), get_ident()
         route = Route(plan)
         in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, route, in_order=in_order)
@@ -104,16 +105,17 @@ class Stream:
             if self._can_sync and (was_promised or plan.settings.durability == "disk"):
                 self._delivery.be_careful()
             one_thread = in_order or not backend.capabilities.concurrent
-            writer = self._writer = Writer(
-                self._delivery.store,
-                self._delivery.publish,
-                self._failures,
-                n_threads=1 if one_thread else max_threads(plan.arrays[0], plan.unit),
+            n_threads = 1 if one_thread else max_threads(plan.arrays[0], plan.unit)
+            pool = Pool(
+                n_threads=n_threads,
                 n_buffers=plan.n_buffers,
                 buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
                 n_expected=plan.n_blocks,
                 aligned=plan.settings.direct_io,
                 slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
+            )
+            writer = self._writer = Writer(
+                self._delivery.store, self._delivery.publish, self._failures, pool, n_threads=n_threads
             )
             opened.callback(writer.close)
             self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
@@ -348,6 +350,8 @@ class Stream:
 
     def _begin(self) -> None:
         """With the lock held, before all else: finish what an interrupt has stopped, then see whether all is well."""
+        if self._thread != get_ident():
+            self._closing.is_shared = True
         if self._closing.is_closed:
             raise StreamClosedError(f"The stream to {self.path} is closed; nothing was written.")
         if self._intake.unfinished:

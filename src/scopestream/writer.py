@@ -1,4 +1,4 @@
-"""Threads that store blocks behind the camera's back, and the one place where memory is counted.
+"""Threads that store blocks behind the camera's back, and how the camera waits for them.
 
 Only the threads of this module are safe from Ctrl-C, which interrupts the main thread between any two steps. So what
 the caller's thread does here may be done again after an interrupt and comes to the same, it holds no lock while it
@@ -12,28 +12,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Literal
 
-import numpy as np
-
 from scopestream.assemble import Buffer, Job
-from scopestream.errors import MemoryLimitError, StreamFullError
 from scopestream.failures import Failures
-from scopestream.memory import page_aligned
-from scopestream.plan import BATCH_BYTES
+from scopestream.pool import Pool
 
 # A pause of the camera this long lets the backend publish what it has, so that live readers see the last frames.
 _IDLE_S = 0.1
 # How long a thread that finds few small blocks waits for more of them: handing over each by itself would cost more
 # than the work.
 _GATHER_S = 0.0005
-# Memory that is used without waiting for a block to come back: no more than keeps all threads busy, so small frames
-# stay in the caches of the processor; of large blocks two, one that fills and one that is stored. And how fast blocks
-# come back where all is well. More work than writing takes longer, and threads end at less even times.
-_FIRST_BYTES, _FIRST_BYTES_SLOW = 2**25, 2**26
-_FAST_BYTES_PER_S, _SLOW_BYTES_PER_S = 2e9, 1e9
 Patience = Literal["block", "raise"]
 
 
@@ -47,18 +37,15 @@ class Task:
 
 
 class Writer:
-    """A pool of equal buffers and a queue of jobs, both bounded by the number of buffers.
+    """A queue of jobs, and the threads that store them.
 
-    Its methods are for one thread at a time, `n_lent` and the like aside: the stream's lock sees to that.
+    Its methods are for one thread at a time, which the lock of the stream sees to; properties are for any.
 
-    store      called from a writer thread with jobs in the order in which they came
-    idle       called from a writer thread when nothing came for a while after a job
-    failures   gets what they raise
-    n_threads  1 keeps jobs in order
-    n_buffers  of `buffer_bytes` each; that product is the cap on memory
-    n_expected blocks that will come at the most, as far as is known
-    aligned    whether the memory of each buffer starts at a page
-    slow       whether `store` has more work than writing: compressing, or the copies of a library for whole shards
+    store     called from a writer thread with jobs in the order in which they came
+    idle      called from a writer thread when nothing came for a while after a job
+    failures  gets what they raise
+    n_threads 1 keeps jobs in order
+    pool      of the buffers, which bounds the queue
     """
 
     def __init__(
@@ -66,26 +53,14 @@ class Writer:
         store: Callable[[Sequence[Job]], None],
         idle: Callable[[], None],
         failures: Failures,
+        pool: Pool,
         *,
         n_threads: int,
-        n_buffers: int,
-        buffer_bytes: int,
-        n_expected: int | None = None,
-        aligned: bool = False,
-        slow: bool = False,
     ) -> None:
         self._store = store
         self._idle = idle
         self._failures = failures
-        self._n_buffers = n_buffers
-        self._buffer_bytes = buffer_bytes
-        # Zeros, since tiles leave out what lies past the edges.
-        self._new_buffer: Callable[[int], Buffer] = page_aligned if aligned else partial(np.zeros, dtype=np.uint8)
-        self._batch = max(1, BATCH_BYTES // buffer_bytes)  # jobs that one thread stores at once
-        first_bytes = _FIRST_BYTES_SLOW if slow else _FIRST_BYTES
-        n_first = min((2 * n_threads + 1) * self._batch, first_bytes // buffer_bytes)
-        self._allowed = min(n_buffers, max(2, n_first))
-        self._patience_s = self._batch * buffer_bytes / (_SLOW_BYTES_PER_S if slow else _FAST_BYTES_PER_S)
+        self._batch = pool.batch
         self._lock = threading.Lock()  # for what follows
         self._work = threading.Condition(self._lock)  # where the threads wait for work
         self._waiting: list[tuple[Callable[[], bool], threading.Lock]] = []  # who waits for the threads: until when
@@ -95,15 +70,11 @@ class Writer:
         self._n_busy = 0
         self._tasks: deque[Task] = deque()
         self._task_runs = False
-        self._free: list[Buffer] = []  # last in, first out: memory that is warm, and no more of it than is needed
-        self._n_made = 0  # buffers, free ones included
-        self._n_lent = 0  # frames of the caller that are not stored yet
+        self._pool = pool
         self._in_a_hurry = False
         self._published = True
         self._ending = False
         self.queue_peak = 0
-        n_warm = min(self._allowed, first_bytes // buffer_bytes)
-        self._warm_up(n_warm if n_expected is None else min(n_warm, n_expected))
         self._threads = [
             threading.Thread(target=self._run, args=(busy,), name=f"scopestream-writer-{number}", daemon=True)
             for number, busy in enumerate(self._busy)
@@ -114,7 +85,7 @@ class Writer:
     @property
     def n_together(self) -> int:
         """Jobs that may wait outside the queue, to be submitted at once."""
-        return max(1, min(self._batch, self._n_buffers // 4))
+        return max(1, min(self._batch, self._pool.n_buffers // 4))
 
     @property
     def queue_depth(self) -> int:
@@ -136,23 +107,16 @@ class Writer:
         """
         while True:
             with self._lock:
-                if self._n_held < self._allowed:
-                    if self._free:
-                        return self._free.pop()
-                    buffer = self._new_buffer(self._buffer_bytes)
-                    self._n_made += 1
-                    return buffer
+                buffer = self._pool.take()
+            if buffer is not None:
+                return buffer
             self._make_room(on_full)
 
     def lend(self, on_full: Patience) -> None:
         """Count a frame that stays in the caller's memory until its job is stored. Raises as `borrow` does."""
         while True:
             with self._lock:
-                if self._n_held < self._allowed:
-                    if self._free and self._n_made + self._n_lent >= self._allowed:
-                        self._free.pop()
-                        self._n_made -= 1
-                    self._n_lent += 1
+                if self._pool.lend():
                     return
             self._make_room(on_full)
 
@@ -179,9 +143,7 @@ class Writer:
         n_in_blocks  buffers that blocks hold which were not submitted for the last time
         """
         with self._lock:
-            jobs = [*self._queue, *chain.from_iterable(self._busy)]
-            self._n_made = len(self._free) + n_in_blocks + sum(job.buffer is not None for job in jobs)
-            self._n_lent = sum(job.is_lent for job in jobs)
+            self._pool.recount(chain(self._queue, *self._busy), n_in_blocks)
 
     def drain(self) -> None:
         """Return when every job so far was stored, or failed."""
@@ -234,34 +196,13 @@ class Writer:
         that little patience, since fresh memory costs more than the copy into it, and a camera that is slower than the
         disk never needs more than the first few buffers.
         """
+        pool = self._pool
+        if pool.is_at_the_cap:
+            pool.check(self.queue_depth, may_wait=on_full == "block")
+            self._wait(lambda: pool.has_room() or not self.queue_depth or self._failures.first is not None)
+        elif not self.queue_depth or not self._wait(pool.has_room, pool.patience_s):
+            pool.grow()
         self._failures.check()
-        if self._allowed == self._n_buffers:
-            self._check_full(on_full)
-            self._wait(lambda: self._has_room() or not self.queue_depth or self._failures.first is not None)
-        elif not self.queue_depth or not self._wait(self._has_room, self._patience_s):
-            self._allowed = min(self._n_buffers, self._allowed + self._batch)
-
-    def _has_room(self) -> bool:
-        return self._n_held <= self._allowed - max(1, min(self._allowed // 4, self._batch))
-
-    def _check_full(self, on_full: Patience) -> None:
-        depth = self.queue_depth
-        if not depth and self._n_held >= self._allowed:
-            raise MemoryLimitError(
-                f"All {self._n_buffers} blocks of {self._buffer_bytes} bytes that memory_limit allows are "
-                f"open, and none of them is complete. This frame was not accepted. Write frames in "
-                f"acquisition order, raise memory_limit, make shards smaller, or use a backend that "
-                f"stores single frames."
-            )
-        if depth and on_full == "raise":
-            raise StreamFullError(
-                f"The disk is behind the camera: {depth} blocks of {self._buffer_bytes} bytes wait, "
-                f"and memory_limit allows no more. This frame was not accepted; send it again later."
-            )
-
-    @property
-    def _n_held(self) -> int:
-        return self._n_made - len(self._free) + self._n_lent
 
     def _wait(self, until: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Return whether `until` became true within that time. No lock is held meanwhile."""
@@ -272,7 +213,7 @@ class Writer:
             if until():
                 return True
             self._waiting.append(waiter)
-        if bell.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)):
+        if bell.acquire(timeout=-1 if timeout_s is None else min(float(timeout_s), threading.TIMEOUT_MAX)):
             return True
         with self._lock:
             if waiter in self._waiting:
@@ -280,14 +221,6 @@ class Writer:
             return until()
 
     # -- the threads ------------------------------------------------------------------------------------------------
-
-    def _warm_up(self, n_buffers: int) -> None:
-        """Touch the memory of the first buffers before the camera starts; what it costs is the first touch."""
-        for _ in range(n_buffers):
-            buffer = self._new_buffer(self._buffer_bytes)
-            buffer.fill(0)
-            self._free.append(buffer)
-            self._n_made += 1
 
     def _run(self, busy: list[Job]) -> None:
         """Whatever is raised, the thread lives on: nobody may wait for a thread that is dead."""
@@ -334,10 +267,7 @@ class Writer:
 
     def _done(self, busy: list[Job]) -> None:
         with self._lock:
-            for job in busy:
-                if job.buffer is not None:
-                    self._free.append(job.buffer)
-                self._n_lent -= job.is_lent
+            self._pool.give_back(busy)
             self._n_busy -= len(busy)
             busy.clear()
             self._published = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scopestream import AcquisitionSettings, open_stream, read_frames
+from scopestream import AcquisitionSettings, WriteError, open_stream, read_frames
 from scopestream.testing import stamped_frame
 
 
@@ -35,11 +35,13 @@ def test_a_line_that_a_full_disk_cut_off_spoils_no_other(tmp_path: Path, monkeyp
         monkeypatch.setattr(os, "write", real_write)
         raise OSError(28, "No space left on device")
 
-    with open_stream(settings(tmp_path)) as stream:
-        stream.skip(reason="before")
-        monkeypatch.setattr(os, "write", half_then_full)
-        with pytest.raises(OSError, match="No space left"):
-            stream.skip(reason="the disk is full")
-        stream.skip(reason="after")
+    stream = open_stream(settings(tmp_path))
+    stream.skip(reason="before")
+    stream.flush()
+    monkeypatch.setattr(os, "write", half_then_full)
+    stream.skip(reason="the disk is full")
+    stream.skip(reason="after")
+    with pytest.raises(WriteError, match="No space left"):
+        stream.close()
     records = list(read_frames(stream.path))
-    assert [(record["frame"], record["reason"]) for record in records] == [(0, "before"), (1, "after")]
+    assert [(record["frame"], record["reason"]) for record in records] == [(0, "before"), (2, "after")]

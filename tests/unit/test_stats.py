@@ -107,7 +107,7 @@ class TestWaiting:
             raise OSError(28, "No space left on device")
 
         stream = open_stream(settings(tmp_path))
-        monkeypatch.setattr(stream._log, "add", full)
+        monkeypatch.setattr(stream._delivery._log, "add", full)
         stream.append(FRAME)
         with pytest.raises(WriteError, match="0 of 1 accepted frames are safe, 1 could not be stored"):
             stream.close()
@@ -184,13 +184,13 @@ class TestLatencies:
     def test_the_histogram_counts_every_call_that_was_taken(self, tmp_path: Path, clock: Clock) -> None:
         times_s = [0.001] * 97 + [0.01, 0.02, 0.5]
         with open_stream(settings(tmp_path)) as stream:
-            put = stream._put
+            put = stream._intake.put
 
             def slow_put(*args: Any) -> None:
                 put(*args)
                 clock.now_s += times_s[stream.stats.frames_in - 1]
 
-            stream._put = slow_put  # type: ignore[method-assign]
+            stream._intake.put = slow_put  # type: ignore[method-assign]
             for _ in times_s:
                 stream.append(FRAME)
             with pytest.raises(FrameMismatchError):

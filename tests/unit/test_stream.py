@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from scopestream import (
     FrameMismatchError,
     MemoryLimitError,
     MetadataError,
-    StreamClosedError,
     StreamFullError,
     WriteError,
     open_stream,
@@ -189,24 +186,6 @@ def test_an_error_in_the_body_finalises_what_came_and_stays_itself(tmp_path: Pat
     np.testing.assert_array_equal(read_array(stream.plan.root / "0" / "0", "zarr")[0, 0], frame(0))
 
 
-def test_a_closed_stream_refuses_every_call(tmp_path: Path) -> None:
-    stream = open_stream(settings(tmp_path))
-    stream.close()
-    for call in (lambda: stream.append(frame(0)), stream.skip, stream.flush, lambda: stream.set_metadata("a", {})):
-        with pytest.raises(StreamClosedError, match="is closed"):
-            call()
-
-
-def test_append_may_be_called_from_several_threads(tmp_path: Path) -> None:
-    with open_stream(settings(tmp_path)) as stream:
-        threads = [threading.Thread(target=lambda: [stream.append(frame(0)) for _ in range(3)]) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert stream.stats.frames_written == 12
-
-
 def test_the_dataset_stays_where_it_is_when_the_program_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,50 +336,6 @@ def test_the_first_error_of_the_disk_is_raised_at_the_next_call_and_at_close(
     assert [record["status"] for record in read_frames(stream.path)] == ["written", "failed"]
     state = json.loads((stream.plan.root / "zarr.json").read_text())["attributes"]["scopestream"]
     assert state["status"] == "incomplete"
-
-
-def interrupt_once(wait: Callable[..., Any]) -> Callable[..., Any]:
-    """As if the user pressed Ctrl-C while the stream waits for its threads."""
-    calls = iter([KeyboardInterrupt])
-
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        for interrupt in calls:
-            raise interrupt
-        return wait(*args, **kwargs)
-
-    return interrupted
-
-
-def test_an_interrupt_in_flush_spoils_no_block(
-    tmp_path: Path, faulty: FaultyBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faulty.delay_s = 0.01
-    dimensions = [{"name": "t", "count": 12}, {"name": "y", "count": Y}, {"name": "x", "count": X}]
-    fields = {"dimensions": dimensions, "codec": "zstd", "chunks": {"t": 4}, "shards": {"t": 4}, "backend": "faulty"}
-    with open_stream(settings(tmp_path, **fields)) as stream:
-        for number in range(12):
-            stream.append(frame(number))
-            if number in (1, 6):
-                with monkeypatch.context() as patched:
-                    patched.setattr(stream._writer, "drain", interrupt_once(stream._writer.drain))
-                    with pytest.raises(KeyboardInterrupt):
-                        stream.flush()
-    frames = [frame(number) for number in range(12)]
-    np.testing.assert_array_equal(read_array(stream.plan.root / "0", "zarr"), frames)
-
-
-def test_an_interrupt_in_close_comes_after_everything_is_stored(
-    tmp_path: Path, faulty: FaultyBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faulty.delay_s = 0.01
-    stream = open_stream(settings(tmp_path, backend="faulty"))
-    acquire(stream.plan.settings, stream=stream)
-    monkeypatch.setattr(stream._writer, "close", interrupt_once(stream._writer.close))
-    with pytest.raises(KeyboardInterrupt):
-        stream.close()
-    assert stream.error is None
-    assert stream.stats.frames_written == 12
-    stream.close()
 
 
 def test_an_error_at_close_does_not_hide_the_one_in_the_body(tmp_path: Path, faulty: FaultyBackend) -> None:
