@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -50,26 +50,39 @@ class FrameCheck:
             if stored.array.level == 0:
                 self._compare(stored, origin, pixels, sound)
 
-    def glance(self, stored: StoredArray, group: Index) -> bool:
+    def glance(self, stored: StoredArray, group: Index, may_be_old: bool = False) -> bool:
         """Look at frames of the finest level only where chunks of them are missing: of all others nothing is read.
 
         Returns whether any frame of the group is not what it should be. With chunks missing it cannot be
         told without a look at the pixels: libraries leave out chunks of zeros.
+
+        may_be_old  whether to look at all of them, since chunks may be there that lack frames which came later
         """
         bad = False
         for origin in stored.origins(group):
             entries = self._entries(stored, origin)
             if not entries:
                 continue
-            if not stored.lacks_chunks(origin) and not self._in_doubt[entries].any():
+            if not (may_be_old or stored.lacks_chunks(origin) or self._in_doubt[entries].any()):
                 self.seen[entries] = True
                 self.corrupt[entries] = False
             else:
-                self._compare(stored, origin, *stored.layer(origin))
+                pixels, sound = stored.layer(origin)
+                self._compare(stored, origin, pixels, sound)
+                # Without a checksum, chunks that are missing may have been zeros, unless all of them are.
                 bare = [entry for entry in entries if self._history.checksums[entry] < 0]
-                self.corrupt[bare] |= stored.lacks_chunks(origin)
+                self.corrupt[bare] |= stored.lacks_all_chunks(origin)
+                if may_be_old:
+                    self._suspect_zeros(stored, origin, pixels, bare)
                 bad |= bool(self.corrupt[entries].any())
         return bad
+
+    def _suspect_zeros(self, stored: StoredArray, origin: Index, pixels: np.ndarray, bare: Sequence[int]) -> None:
+        """Frames without a checksum, of which an older chunk would have nothing but zeros."""
+        for index, frame in stored.frames(origin, pixels):
+            entry = self._history.find(self._dataset.route.number(stored.array.image, index))
+            if entry in bare:
+                self.corrupt[entry] |= not frame.any()
 
     def _entries(self, stored: StoredArray, origin: Index) -> list[int]:
         """Of the frames of a layer that were logged as written."""

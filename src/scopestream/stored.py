@@ -48,6 +48,7 @@ class StoredArray:
         # A compressed chunk is at most a little larger than its pixels.
         self._max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
+        self._given_up: set[Path] = set()
         self._lock = Lock()
         if self.geometry.n_chunks > MAX_CHUNKS_OF_SHARD:
             raise ValueError(f"{self.geometry.n_chunks} chunks in a shard are more than this program reads")
@@ -131,21 +132,34 @@ class StoredArray:
 
     def lacks_chunks(self, origin: Index) -> bool:
         """Whether a chunk of that layer is missing, as far as an index or a folder tells."""
+        return any(missing.any() for missing in self._missing(origin))
+
+    def lacks_all_chunks(self, origin: Index) -> bool:
+        """Whether nothing of that layer is there, or a part of it was in a file that was given up."""
+        file, _, _ = self.geometry.locate(origin)
+        if any(self.path((*file, *at)) in self._given_up for at, _ in self.geometry.tiles):
+            return True
+        return all(missing.all() for missing in self._missing(origin))
+
+    def give_up(self, path: Path) -> None:
+        """From now on, what was in that file is not there."""
+        self._given_up.add(path)
+        self.forget(path)
+
+    def _missing(self, origin: Index) -> Iterator[np.ndarray]:
+        """Which chunks of that layer are missing, file by file."""
         file, first, _ = self.geometry.locate(origin)
         for at, tiles in self.geometry.tiles:
             path = self.path((*file, *at))
             if not self.is_sharded:
-                if not path.is_file():
-                    return True
+                yield np.array([not path.is_file()])
                 continue
             try:
                 index = self.index(path)
             except OSError:
-                return True
+                index = None
             numbers = [first + number for number, _, _ in tiles]
-            if index is None or (index[numbers, 0] == MISSING).any():
-                return True
-        return False
+            yield np.ones(len(numbers), bool) if index is None else index[numbers, 0] == MISSING
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""

@@ -16,8 +16,19 @@ def crash(stream: Stream, path: Path) -> Path:
     """A copy of the dataset as it is once all accepted frames are stored or wait in blocks. The stream goes on."""
     while stream.stats.queue_depth:
         sleep(0.001)
-    shutil.copytree(stream.path, path, copy_function=_copy_with_holes)
+    # A thread that finds nothing to do may publish an index meanwhile, and half of that is what no kill leaves.
+    while True:
+        before = _state(stream)
+        shutil.copytree(stream.path, path, copy_function=_copy_with_holes)
+        if _state(stream) == before:
+            break
+        shutil.rmtree(path)
     return path
+
+
+def _state(stream: Stream) -> dict[Path, tuple[int, int]]:
+    files = [file for file in Path(stream.path).rglob("*") if file.is_file()]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 def _copy_with_holes(source: str, target: str) -> None:
