@@ -24,6 +24,7 @@ _UNBOUNDED_FRAMES = 24  # about as many come of an acquisition without an end
 class Model:
     """Sets of frame numbers.
 
+    has_black whether every fourth frame is nothing but zeros, which without checksums cannot be told from a lost one
     before    settled when the stream was opened
     cursor    what the next `append` fills
     accepted  frames that came and are not lost, and `promised` those that no kill takes any more
@@ -33,6 +34,7 @@ class Model:
     """
 
     plan: LayoutPlan
+    has_black: bool = False
     before: set[int] = field(default_factory=set)
     cursor: int = 0
     accepted: set[int] = field(default_factory=set)
@@ -60,7 +62,12 @@ class Model:
     def frame(self, number: int) -> np.ndarray:
         """A copy of its own for each caller."""
         array = self.plan.arrays[0]
-        return _frame(number, array.frame_shape, array.dtype.name).copy()
+        frame = _frame(number, array.frame_shape, array.dtype.name).copy()
+        if self.has_black and number % 4 == 3:
+            frame.fill(0)
+        else:
+            frame[0, 0] = 1
+        return frame
 
     def next_ones(self, n: int) -> list[int]:
         """Numbers of the frames that so many calls of `append` fill, none past the end."""

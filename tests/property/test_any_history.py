@@ -170,7 +170,7 @@ class AnyHistory(RuleBasedStateMachine):
     @is_left
     @rule(choice=st.integers(0, 99), checksums=st.sampled_from([True, True, False]))
     def resume(self, choice: int, checksums: bool) -> None:
-        self._open(choice, checksums, first=False)
+        self._open(choice, checksums or self.model.has_black, first=False)
 
     @is_killed
     @rule()
@@ -234,7 +234,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.stream = open_stream(chosen)
         self.was_recovered = False
         if first:
-            self.model = Model(self.stream.plan)
+            self.model = Model(self.stream.plan, has_black=checksums)
         elif self.was_killed:
             log = last_statuses(self.root)
             self._mended({number for number in self.model.accepted if log[number] == "failed"})
