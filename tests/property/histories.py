@@ -179,8 +179,8 @@ def _halved(maybe: np.ndarray, z: int | None) -> np.ndarray:
     if z is None or maybe.shape[z] == 1:
         return maybe
     padded = np.pad(maybe, [(0, size % 2 if axis == z else 0) for axis, size in enumerate(maybe.shape)])
-    pairs = padded.reshape(*padded.shape[:z], -1, 2, *padded.shape[z + 1 :])
-    halved: np.ndarray = pairs.any(axis=z + 1)
+    even, odd = (slice(None),) * z + (slice(0, None, 2),), (slice(None),) * z + (slice(1, None, 2),)
+    halved: np.ndarray = padded[even] | padded[odd]
     return halved
 
 
