@@ -53,11 +53,13 @@ class FrameCheck:
             if stored.array.level == 0:
                 self._compare(stored, origin, pixels, sound)
 
-    def glance(self, stored: StoredArray, group: Index) -> bool:
+    def glance(self, stored: StoredArray, group: Index, may_be_old: bool = False) -> bool:
         """Look at frames of the finest level only where chunks of them are missing: of all others nothing is read.
 
         Returns whether any frame of the group is not what it should be. With chunks missing it cannot be
         told without a look at the pixels: libraries leave out chunks of zeros.
+
+        may_be_old  whether to look at all of them, since chunks may be there that lack frames which came later
         """
         history = self._history
         entries = history.find_all(self._dataset.route.numbers(stored.array.image, stored.ranges(group)))
@@ -67,22 +69,23 @@ class FrameCheck:
         self.seen[entries] = True
         self.corrupt[entries] = False
         origins = list(stored.origins(group))
-        lacks = stored.lacks_chunks(origins)
-        doubt = self._in_doubt[entries].any()
-        for origin, is_lacking in zip(origins, lacks.tolist(), strict=True):
-            if is_lacking or doubt:
-                self._look(stored, origin, is_lacking=is_lacking)
+        lacks = stored.lacks_chunks(origins).tolist()
+        look_everywhere = may_be_old or bool(self._in_doubt[entries].any())
+        for origin, is_lacking in zip(origins, lacks, strict=True):
+            if is_lacking or look_everywhere:
+                self._look(stored, origin, may_be_old=may_be_old)
         return bool(self.corrupt[entries].any())
 
-    def _look(self, stored: StoredArray, origin: Index, *, is_lacking: bool) -> None:
-        numbers = [self._dataset.route.number(stored.array.image, index) for index in stored.places(origin)]
-        entries = self._history.find_all(np.array(numbers, np.int64))
-        entries = entries[self._written[entries]]
-        if not is_lacking and not self._in_doubt[entries].any():
-            return
-        self._compare(stored, origin, *stored.layer(origin))
-        if is_lacking:  # and no checksum says that this is right
-            self.corrupt[entries[self._history.checksums[entries] < 0]] = True
+    def _look(self, stored: StoredArray, origin: Index, *, may_be_old: bool) -> None:
+        pixels, sound = stored.layer(origin)
+        self._compare(stored, origin, pixels, sound)
+        # Without a checksum, chunks that are missing may have been zeros, unless all of them are.
+        is_bare = stored.lacks_all_chunks(origin)
+        for index, frame in stored.frames(origin, pixels):
+            entry = self._history.find(self._dataset.route.number(stored.array.image, index))
+            if entry is not None and self._written[entry] and self._history.checksums[entry] < 0:
+                # An older chunk would have nothing but zeros for a frame that came later.
+                self.corrupt[entry] |= is_bare or (may_be_old and not frame.any())
 
     def _compare(self, stored: StoredArray, origin: Index, pixels: np.ndarray, sound: bool) -> None:
         history = self._history

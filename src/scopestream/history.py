@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from copy import copy
 
 import numpy as np
 
@@ -79,6 +80,13 @@ class History:
     def are(self, *statuses: Status) -> np.ndarray:
         """Which entries have one of these statuses."""
         return np.isin(self.statuses, [_CODES[status] for status in statuses])
+
+    def failing(self, entries: np.ndarray) -> History:
+        """As it is once the log says that these entries failed."""
+        history = copy(self)
+        history.statuses = self.statuses.copy()
+        history.statuses[entries] = _CODES["failed"]
+        return history
 
     def count(self) -> dict[str, int]:
         """Frames by status."""

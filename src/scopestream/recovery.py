@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
         check_log(dataset)
         doubtful = in_doubt(dataset, read_owner(root))
         repairs = repair(dataset, in_doubt=doubtful, trim=True, dry_run=True, on_file=on_file)
-        return _outcome(dataset, dataset, repairs, complete_levels(dataset, repairs.stale, dry_run=True), dry_run=True)
+        after = replace(dataset, history=dataset.history.failing(repairs.lost))
+        return _outcome(dataset, after, repairs, complete_levels(after, repairs.stale, dry_run=True), dry_run=True)
     lock = DatasetLock(root)
     try:
         repairs, after, n_levels = prepare(root, lock.previous, trim=True, on_file=on_file)
@@ -90,9 +91,6 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
 def _outcome(before: Dataset, after: Dataset, repairs: Repairs, n_levels: int, *, dry_run: bool) -> Recovery:
     was = str(before.state.get("status"))
     counts = after.history.count()
-    if dry_run:
-        counts["written"] -= len(repairs.lost)
-        counts["failed"] += len(repairs.lost)
     total = after.plan.n_frames
     counts["missing"] = 0 if total is None else total - len(after.history.numbers)
     whole = not (counts["failed"] or counts["dropped"] or counts["missing"])

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -106,14 +107,23 @@ class _Array:
         for group, files in stored.groups():
             if stored.is_sharded:
                 files = [(at, path) for at, path in files if self._is_sound(at, path)]
-            if not stored.array.level and self._check.glance(stored, group) and stored.is_sharded:
+            may_be_old = any(self._may_be_old(path) for _, path in files)
+            if not stored.array.level and self._check.glance(stored, group, may_be_old) and stored.is_sharded:
                 for at, path in files:
                     self._salvage(at, path)
-                self._check.glance(stored, group)
+                self._check.glance(stored, group, may_be_old)
             for _, path in files:
                 if stored.is_sharded and trim:
                     self._trim(path)
                 on_file()
+
+    def _may_be_old(self, path: Path) -> bool:
+        """Whether a chunk that the index names may have come again since, with more frames: the shard is unfinished."""
+        stored = self._stored
+        if not stored.is_sharded or stored.array.codec.name == "none" or prod(stored.geometry.depth) == 1:
+            return False
+        index = stored.index(path)
+        return index is not None and path.stat().st_size - index_bytes(len(index)) > _end(index)
 
     def _is_sound(self, at: Index, path: Path) -> bool:
         """Whether a shard has an index, after another one was made where it was damaged."""
@@ -132,7 +142,7 @@ class _Array:
                 self._repairs.stale.append((self._number, at))
             if not self._dry_run:
                 os.replace(path, _free_name(path))
-                self._stored.forget(path)
+            self._stored.give_up(path)
             return False
         self._repairs.rebuilt += 1
         index = salvaged.index()

@@ -78,10 +78,15 @@ class _Finder:
         written = history.are("written")
         self._known: dict[int, list[Index]] = {}  # places of frames by checksum
         self._checksums: dict[Index, int] = {}
+        self._unchecked: set[Index] = set()  # of a stream without checksums that went before
         for origin in stored.origins(at[: len(stored.array.axes) - 2]):
             for index in stored.places(origin):
                 entry = history.find(dataset.route.number(stored.array.image, index))
-                if entry is not None and written[entry] and history.checksums[entry] >= 0:
+                if entry is None or not written[entry]:
+                    continue
+                if history.checksums[entry] < 0:
+                    self._unchecked.add(index)
+                else:
                     self._checksums[index] = int(history.checksums[entry])
                     self._known.setdefault(self._checksums[index], []).append(index)
         self._found: set[Index] = set()
@@ -110,12 +115,13 @@ class _Finder:
         return origin
 
     def _fits(self, origin: Index, checksums: Mapping[Index, int]) -> bool:
-        """Whether every frame there is the one that was logged, or did not come."""
+        """Whether every frame there is the one that was logged, as far as anybody knows, or did not come."""
         if any(o % depth for o, depth in zip(origin, self._stored.geometry.depth, strict=True)):
             return False
+        places = {tuple([o + i for o, i in zip(origin, local, strict=True)]): checksums[local] for local in checksums}
         return all(
-            checksum in (self._checksums.get(tuple([o + i for o, i in zip(origin, local, strict=True)])), self._black)
-            for local, checksum in checksums.items()
+            place in self._unchecked or checksum in (self._checksums.get(place), self._black)
+            for place, checksum in places.items()
         )
 
     def _read(self, offset: int, length: int) -> bytes:

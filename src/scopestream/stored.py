@@ -51,6 +51,7 @@ class StoredArray:
         # A compressed chunk is at most a little larger than its pixels.
         self.max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
+        self._given_up: set[Path] = set()
         self._lock = Lock()
         if self.geometry.n_chunks > MAX_CHUNKS_OF_SHARD:
             raise ValueError(f"{self.geometry.n_chunks} chunks in a shard are more than this program reads")
@@ -154,23 +155,37 @@ class StoredArray:
 
     def lacks_chunks(self, origins: Sequence[Index]) -> np.ndarray:
         """Which of these layers, all in the same files, lack a chunk, as far as an index or a folder tells."""
+        lacks: np.ndarray = self._missing(origins).any(axis=1)
+        return lacks
+
+    def lacks_all_chunks(self, origin: Index) -> bool:
+        """Whether nothing of that layer is there, or a part of it was in a file that was given up."""
+        file, _, _ = self.geometry.locate(origin)
+        if any(self.path((*file, *at)) in self._given_up for at, _ in self.geometry.tiles):
+            return True
+        return bool(self._missing([origin]).all())
+
+    def give_up(self, path: Path) -> None:
+        """From now on, what was in that file is not there."""
+        self._given_up.add(path)
+        self.forget(path)
+
+    def _missing(self, origins: Sequence[Index]) -> np.ndarray:
+        """Which chunks, or which files where there are no shards, of these layers are missing: (layers, chunks)."""
         places = [self.geometry.locate(origin) for origin in origins]
-        lacks = np.zeros(len(origins), bool)
         if not self.is_sharded:
-            for n, (file, _, _) in enumerate(places):
-                lacks[n] = not all(self.path((*file, *at)).is_file() for at, _ in self.geometry.tiles)
-            return lacks
+            there = [[self.path((*file, *at)).is_file() for at, _ in self.geometry.tiles] for file, _, _ in places]
+            return ~np.array(there, bool)
         firsts = np.array([first for _, first, _ in places])
+        missing = []
         for at, tiles in self.geometry.tiles:
             try:
                 index = self.index(self.path((*places[0][0], *at)))
             except OSError:
                 index = None
-            if index is None:
-                return np.ones(len(origins), bool)
-            numbers = np.array([number for number, _, _ in tiles])
-            lacks |= (index[firsts[:, None] + numbers, 0] == MISSING).any(axis=1)
-        return lacks
+            chunks = firsts[:, None] + np.array([number for number, _, _ in tiles])
+            missing.append(np.ones(chunks.shape, bool) if index is None else index[chunks, 0] == MISSING)
+        return np.concatenate(missing, axis=1)
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""

@@ -16,13 +16,24 @@ def crash(stream: Stream, path: Path) -> Path:
     """A copy of the dataset as it is once all accepted frames are stored or wait in blocks. The stream goes on."""
     while stream.stats.queue_depth:
         sleep(0.001)
-    return copy(Path(stream.path), path)
+    # A thread that finds nothing to do may publish an index meanwhile, and half of that is what no kill leaves.
+    while True:
+        before = _state(stream)
+        copy(Path(stream.path), path)
+        if _state(stream) == before:
+            return path
+        shutil.rmtree(path)
 
 
 def copy(source: Path, target: Path) -> Path:
     """Another dataset like that at `source`."""
     shutil.copytree(source, target, copy_function=_copy_with_holes)
     return target
+
+
+def _state(stream: Stream) -> dict[Path, tuple[int, int]]:
+    files = [file for file in Path(stream.path).rglob("*") if file.is_file()]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 def _copy_with_holes(source: str, target: str) -> None:

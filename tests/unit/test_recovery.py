@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scopestream import (
@@ -155,6 +156,13 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(tmp_path: Path, c
     assert planned.repairs.salvaged == done.repairs.salvaged
 
 
+def test_a_dry_run_counts_no_levels_of_frames_that_are_lost(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 6, codec="zstd", checksums=False, **CASES["levels"])
+    planned = recover(path, dry_run=True)
+    assert planned.lost == (0, 2, 3, 4, 5)
+    assert planned.n_levels == recover(path).n_levels == 0
+
+
 def _contents(path: Path) -> dict[str, bytes]:
     """Every file but the lock, which tells who was there."""
     return {
@@ -188,6 +196,57 @@ def test_the_log_says_which_frames_are_lost(tmp_path: Path) -> None:
     assert last[2]["status"] == "failed"
     assert "crash" in last[2]["reason"]
     assert verify(path).sound
+
+
+@pytest.mark.parametrize("backend", ["inplace", "tensorstore", "zarr-python"])
+@pytest.mark.parametrize("case", ["time", "without shards", "deep chunks", "several files a frame"])
+def test_without_checksums_chunks_of_zeros_are_not_taken_for_lost(tmp_path: Path, case: str, backend: str) -> None:
+    """Libraries leave them out."""
+    path = tmp_path / "a.ome.zarr"
+    half_black = stamped_frame(0, (Y, X), "uint16")
+    half_black[:, X // 3 :] = 0
+    with open_stream(
+        AcquisitionSettings(path=path, dtype="uint16", backend=backend, checksums=False, **CASES[case])
+    ) as stream:
+        stream.extend(np.stack([half_black] * 3))
+    outcome = recover(path)
+    assert outcome.lost == ()
+    assert outcome.frames["written"] == 3
+
+
+@pytest.mark.parametrize("codec", ["zstd", "blosc-lz4"])
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_chunk_that_was_flushed_early_and_came_again_is_found_or_told(
+    tmp_path: Path, checksums: bool, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index names the chunk of the flush, which lacks the frame that came later."""
+    settings = AcquisitionSettings(
+        path=tmp_path / "a.ome.zarr", dtype="uint16", codec=codec, checksums=checksums, **CASES["deep chunks"]
+    )
+    with open_stream(settings) as stream:
+        stream.append(stamped_frame(0, (Y, X), "uint16"))
+        stream.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr("scopestream_backends._shards.TailShard.flush", lambda shard: None)
+            stream.append(stamped_frame(1, (Y, X), "uint16"))
+            path = crash(stream, tmp_path / "crashed.ome.zarr")
+    assert written(path) == {0, 1}
+    assert recover(path).lost == (() if checksums else (1,))
+    check_pixels(path, stream.plan, {0, 1} if checksums else {0}, set())
+    assert verify(path).sound
+
+
+def test_a_chunk_with_a_frame_from_before_that_has_no_checksum_is_found(tmp_path: Path) -> None:
+    settings = AcquisitionSettings(
+        path=tmp_path / "a.ome.zarr", dtype="uint16", backend="inplace", codec="zstd", **CASES["deep chunks"]
+    )
+    with open_stream(settings.model_copy(update={"checksums": False})) as stream:
+        stream.append(stamped_frame(0, (Y, X), "uint16"))
+    with open_stream(settings.model_copy(update={"on_exists": "resume"})) as stream:
+        stream.append(stamped_frame(1, (Y, X), "uint16"))
+        path = crash(stream, tmp_path / "crashed.ome.zarr")
+    assert recover(path).lost == ()
+    check_pixels(path, stream.plan, {0, 1}, set())
 
 
 @pytest.mark.parametrize("codec", CODECS)
