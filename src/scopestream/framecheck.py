@@ -51,7 +51,7 @@ class FrameCheck:
                 self._compare(stored, origin, pixels, sound)
 
     def glance(self, stored: StoredArray, group: Index) -> bool:
-        """Look at frames of the finest level only where chunks of them are missing: of all others nothing is read.
+        """Look at frames of the finest level only where some may be missing: of all others nothing is read.
 
         Returns whether any frame of the group is not what it should be. With chunks missing it cannot be
         told without a look at the pixels: libraries leave out chunks of zeros.
@@ -61,7 +61,7 @@ class FrameCheck:
             entries = self._entries(stored, origin)
             if not entries:
                 continue
-            if not stored.lacks_chunks(origin) and not self._in_doubt[entries].any():
+            if not stored.may_lack_frames(origin) and not self._in_doubt[entries].any():
                 self.seen[entries] = True
                 self.corrupt[entries] = False
             else:

@@ -107,9 +107,18 @@ class _Array:
                     self._salvage(at, path)
                 self._check.glance(stored, group)
             for _, path in files:
-                if stored.is_sharded and trim:
+                if stored.is_sharded and trim and not self._tells_levels:
                     self._trim(path)
                 on_file()
+
+    @property
+    def _tells_levels(self) -> bool:
+        """Whether what a shard has in reserve tells that frames of a coarser level are to be computed again.
+
+        Whoever does that cuts it off. Until then a recovery that is killed and done again must find it.
+        """
+        crashed = self._dataset.state.get("status") == "recording"
+        return crashed and self._stored.array.level > 0 and self._stored.stores_again
 
     def _is_sound(self, at: Index, path: Path) -> bool:
         """Whether a shard has an index, after another one was made where it was damaged."""

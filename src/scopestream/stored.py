@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, product
+from math import prod
 from pathlib import Path
 from threading import Lock
 
@@ -55,6 +56,14 @@ class StoredArray:
     @property
     def is_sharded(self) -> bool:
         return self.array.shards is not None
+
+    @property
+    def stores_again(self) -> bool:
+        """Whether a chunk that was flushed is stored again, behind it, with the frames that came later.
+
+        A kill can come before the index names that one, which then lies in what the shard has in reserve.
+        """
+        return self.is_sharded and self.array.codec.name != "none" and prod(self.geometry.depth) > 1
 
     def files(self) -> Iterator[tuple[Index, Path]]:
         """The data files that there are: number along each axis, and path; ascending."""
@@ -147,6 +156,15 @@ class StoredArray:
                 return True
         return False
 
+    def may_lack_frames(self, origin: Index) -> bool:
+        """Whether frames of that layer may be missing, as far as can be told without a look at the pixels."""
+        if self.lacks_chunks(origin):
+            return True
+        if not self.stores_again:
+            return False
+        file, _, _ = self.geometry.locate(origin)
+        return any(self._has_reserve(self.path((*file, *at))) for at, _ in self.geometry.tiles)
+
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""
         return self._folder.joinpath(*map(str, file))
@@ -185,6 +203,18 @@ class StoredArray:
         return False
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _has_reserve(self, path: Path) -> bool:
+        """Whether there is anything between the last chunk that the index of a shard names and the index."""
+        try:
+            index, size = self.index(path), path.stat().st_size
+        except OSError:
+            return True
+        if index is None:
+            return True
+        there = index[index[:, 0] != MISSING]
+        end = int((there[:, 0] + there[:, 1]).max()) if len(there) else 0
+        return end < size - index_bytes(self.geometry.n_chunks)
 
     def _checked_index(self, path: Path) -> np.ndarray | None:
         index = read_index(path, self.geometry.n_chunks)
