@@ -101,7 +101,7 @@ class _Levels:
         )
 
     def lack(self, blocks: Blocks, column: Sequence[Key]) -> bool:
-        """Whether chunks are missing that a column with frames should have; they may have been zeros, too."""
+        """Whether frames may be missing from the chunks of a column; they may have been zeros, too."""
         for image, place in column:
             for index, is_there in blocks.frames((image, place)):
                 if is_there and any(self._lacks(number, index) for number in self._plan.images[image].arrays[1:]):
@@ -109,15 +109,14 @@ class _Levels:
         return False
 
     def _lacks(self, number: int, index: Index) -> bool:
-        """Whether a coarser level lacks chunks of the frame that is at `index` of the finest one."""
+        """Whether a coarser level may lack the frame that is at `index` of the finest one."""
         stored = self._stored.get(number)
         if stored is None:
             stored = self._stored[number] = self._dataset.stored(number, lambda _: None)
         at = [i >> stored.array.level if axis == self._halved else i for axis, i in enumerate(index)]
         # Levels may be halved on when z has one plane left.
         at = [min(i, end - 1) for i, end in zip(at, stored.ends, strict=True)]
-        origin = tuple([i // d * d for i, d in zip(at, stored.geometry.depth, strict=True)])
-        return bool(stored.lacks_chunks([origin])[0])
+        return stored.may_lack_frames(tuple([i // d * d for i, d in zip(at, stored.geometry.depth, strict=True)]))
 
     def _overlaps(self, origin: Index, file: Index, array: ArrayPlan) -> bool:
         return all(

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -107,23 +106,24 @@ class _Array:
         for group, files in stored.groups():
             if stored.is_sharded:
                 files = [(at, path) for at, path in files if self._is_sound(at, path)]
-            may_be_old = any(self._may_be_old(path) for _, path in files)
+            may_be_old = stored.stores_again and any(stored.has_reserve(path) for _, path in files)
             if not stored.array.level and self._check.glance(stored, group, may_be_old) and stored.is_sharded:
                 for at, path in files:
                     self._salvage(at, path)
                 self._check.glance(stored, group, may_be_old)
             for _, path in files:
-                if stored.is_sharded and trim:
+                if stored.is_sharded and trim and not self._tells_levels:
                     self._trim(path)
                 on_file()
 
-    def _may_be_old(self, path: Path) -> bool:
-        """Whether a chunk that the index names may have come again since, with more frames: the shard is unfinished."""
-        stored = self._stored
-        if not stored.is_sharded or stored.array.codec.name == "none" or prod(stored.geometry.depth) == 1:
-            return False
-        index = stored.index(path)
-        return index is not None and path.stat().st_size - index_bytes(len(index)) > _end(index)
+    @property
+    def _tells_levels(self) -> bool:
+        """Whether what a shard has in reserve tells that frames of a coarser level are to be computed again.
+
+        Whoever does that cuts it off. Until then a recovery that is killed and done again must find it.
+        """
+        crashed = self._dataset.state.get("status") == "recording"
+        return crashed and self._stored.array.level > 0 and self._stored.stores_again
 
     def _is_sound(self, at: Index, path: Path) -> bool:
         """Whether a shard has an index, after another one was made where it was damaged."""

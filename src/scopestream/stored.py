@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby, product
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -59,6 +60,14 @@ class StoredArray:
     @property
     def is_sharded(self) -> bool:
         return self.array.shards is not None
+
+    @property
+    def stores_again(self) -> bool:
+        """Whether a chunk that was flushed is stored again, behind it, with the frames that came later.
+
+        A kill can come before the index names that one, which then lies in what the shard has in reserve.
+        """
+        return self.is_sharded and self.array.codec.name != "none" and prod(self.geometry.depth) > 1
 
     def files(self) -> Iterator[tuple[Index, Path]]:
         """The data files that there are: number along each axis, and path; ascending."""
@@ -155,8 +164,7 @@ class StoredArray:
 
     def lacks_chunks(self, origins: Sequence[Index]) -> np.ndarray:
         """Which of these layers, all in the same files, lack a chunk, as far as an index or a folder tells."""
-        lacks: np.ndarray = self._missing(origins).any(axis=1)
-        return lacks
+        return np.any(self._missing(origins), axis=1)
 
     def lacks_all_chunks(self, origin: Index) -> bool:
         """Whether nothing of that layer is there, or a part of it was in a file that was given up."""
@@ -186,6 +194,27 @@ class StoredArray:
             chunks = firsts[:, None] + np.array([number for number, _, _ in tiles])
             missing.append(np.ones(chunks.shape, bool) if index is None else index[chunks, 0] == MISSING)
         return np.concatenate(missing, axis=1)
+
+    def may_lack_frames(self, origin: Index) -> bool:
+        """Whether frames of that layer may be missing, as far as can be told without a look at the pixels."""
+        if self.lacks_chunks([origin])[0]:
+            return True
+        if not self.stores_again:
+            return False
+        file, _, _ = self.geometry.locate(origin)
+        return any(self.has_reserve(self.path((*file, *at))) for at, _ in self.geometry.tiles)
+
+    def has_reserve(self, path: Path) -> bool:
+        """Whether there is anything between the last chunk that the index of a shard names and the index."""
+        try:
+            index, size = self.index(path), path.stat().st_size
+        except OSError:
+            return True
+        if index is None:
+            return True
+        there = index[index[:, 0] != MISSING]
+        end = int((there[:, 0] + there[:, 1]).max()) if len(there) else 0
+        return end < size - index_bytes(self.geometry.n_chunks)
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""

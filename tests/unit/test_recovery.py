@@ -180,6 +180,23 @@ def test_chunks_that_no_index_names_are_found_by_their_checksums(tmp_path: Path)
     assert outcome.frames["written"] == 5
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_chunk_that_was_flushed_before_it_was_complete_is_not_taken_for_the_whole(tmp_path: Path, codec: str) -> None:
+    settings = AcquisitionSettings(
+        path=tmp_path / "open.ome.zarr", dtype="uint16", codec=codec, levels=2, **CASES["deep chunks"]
+    )
+    with open_stream(settings) as stream:
+        for number in range(5):
+            stream.append(stamped_frame(number, (Y, X), "uint16"))
+        stream.flush()  # the index names a chunk with one frame of two
+        stream.append(stamped_frame(5, (Y, X), "uint16"))
+        path = crash(stream, tmp_path / "crashed.ome.zarr")
+    stored = written(path)
+    assert recover(path).lost == ()
+    check_pixels(path, settings.plan(), stored, set())
+    assert verify(path).sound
+
+
 def test_without_checksums_every_chunk_is_named_at_once(tmp_path: Path) -> None:
     path = crashed(tmp_path, 6, codec="zstd", checksums=False, **CASES["unbounded"])
     outcome = recover(path)
