@@ -164,7 +164,8 @@ class StoredArray:
 
     def lacks_chunks(self, origins: Sequence[Index]) -> np.ndarray:
         """Which of these layers, all in the same files, lack a chunk, as far as an index or a folder tells."""
-        return np.any(self._missing(origins), axis=1)
+        lacks: np.ndarray = np.asarray(self._missing(origins).any(axis=1))
+        return lacks
 
     def lacks_all_chunks(self, origin: Index) -> bool:
         """Whether nothing of that layer is there, or a part of it was in a file that was given up."""
