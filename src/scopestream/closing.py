@@ -145,13 +145,16 @@ class Closing:
         """Nobody uses the stream any more who could close it."""
         if self.process != os.getpid():
             return
-        if self._has_begun:
-            if not self._last.is_done:
-                text = f"The program waits until {self._plan.settings.path} is closed. {self._stuck()}"
-                warnings.warn(text, RuntimeWarning, stacklevel=1)
+        was_forgotten = not self._has_begun
+        if not (was_forgotten or self._last.is_done):
+            text = f"The program waits until {self._plan.settings.path} is closed. {self._stuck()}"
+            warnings.warn(text, RuntimeWarning, stacklevel=1)
+        try:
             self.close(patience_s=_PATIENCE_AT_EXIT_S)
-        else:
-            self.close(patience_s=_PATIENCE_AT_EXIT_S)
+        except KeyboardInterrupt:
+            exits.forget(self)  # nobody wants to be asked twice
+            raise
+        if was_forgotten:
             self._warn("the program ends")
 
     # -- inside -----------------------------------------------------------------------------------------------------

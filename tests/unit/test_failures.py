@@ -289,7 +289,7 @@ class TestCloseInTime:
             while not stream._writer._waiting:
                 sleep(0.001)
             with pytest.raises(
-                CloseTimeoutError, match=r"A call of append, write, skip or flush in another thread has not returned"
+                CloseTimeoutError, match="A call of append, write, skip or flush, or a checkpoint, has not returned"
             ):
                 stream.close(timeout=0.01)
         flushing.join()
