@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ class _Array:
             self._stored.assume(path, index)
             return True
         if not salvaged.is_all:
-            os.link(path, _free_name(path))  # what nobody could name stays beside, for people
+            _keep_beside(path)  # what nobody could name stays, for people
         with replacing(path, synced=True) as temporary:
             _copy_chunks(path, temporary, index)
         self._stored.forget(path)
@@ -283,6 +284,14 @@ def _files_in(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
     except OSError:  # it is not there, or something else
         return []
+
+
+def _keep_beside(path: Path) -> None:
+    aside = _free_name(path)
+    try:
+        os.link(path, aside)
+    except OSError:  # not on this file system
+        shutil.copyfile(path, aside)
 
 
 def _free_name(path: Path) -> Path:
