@@ -28,6 +28,7 @@ from scopestream.untrusted import read_bounded
 SETTINGS = "scopestream/settings.json"
 MAX_SETTINGS_BYTES = 256_000_000
 MAX_CHUNK_BYTES = 1 << 33
+_MAX_NAME = 300  # characters in a message
 _MAX_TRIED = 100  # documents that are looked at for the chunks
 
 
@@ -79,7 +80,11 @@ class _AnyReader:
 def open_dataset(path: Path) -> Dataset:
     """Raises DatasetError when there is no dataset of scopestream at `path`, or one whose settings cannot be read."""
     path = path.absolute()
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:  # a name that the system does not take
+        raise DatasetError(f"{str(path)[:_MAX_NAME]!r} cannot be a dataset: {error}") from error
+    if not is_folder:
         raise DatasetError(f"There is {'no folder' if path.exists() else 'nothing'} at {path}.")
     attributes = _mapping(read_document(path).get("attributes"))
     settings = stored_settings(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from scopestream.errors import DatasetBusyError
+from scopestream.errors import DatasetBusyError, DatasetError
 from scopestream.untrusted import read_bounded
 
 LOCK = "scopestream/lock"
@@ -124,6 +124,8 @@ def check_not_busy(root: Path) -> None:
         file = os.open(root / LOCK, _FLAGS & ~os.O_CREAT)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise DatasetError(f"{root / LOCK} is no lock that this program made: {error.strerror}.") from error
     try:
         locked = _lock(file)
         if not locked and not _owner_is_gone(root, may_be_nobody=locked is None):

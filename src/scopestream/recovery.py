@@ -19,7 +19,7 @@ from scopestream.metadata import MetadataWriter
 from scopestream.relevel import complete_levels
 from scopestream.repair import Repairs, repair
 from scopestream.restore import Blocks
-from scopestream.resume import check_log, in_doubt, prepare
+from scopestream.resume import check_changeable, in_doubt, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
     dataset = open_dataset(root)
     if dry_run:
         check_not_busy(root)
-        check_log(dataset)
+        check_changeable(dataset)
         doubtful = in_doubt(dataset, read_owner(root))
         repairs = repair(dataset, in_doubt=doubtful, trim=True, dry_run=True, on_file=on_file)
         after = replace(dataset, history=dataset.history.failing(repairs.lost))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import time
 from typing import Any
 
@@ -63,7 +63,7 @@ def prepare(
     Raises DatasetError or OSError.
     """
     dataset = open_dataset(root)
-    check_log(dataset)
+    check_changeable(dataset)
     repairs = repair(dataset, in_doubt=in_doubt(dataset, owner), trim=trim, dry_run=False, on_file=on_file)
     if len(repairs.lost):
         _log_lost(dataset, repairs)
@@ -71,7 +71,18 @@ def prepare(
     return repairs, dataset, complete_levels(dataset, repairs.stale, dry_run=False)
 
 
-def check_log(dataset: Dataset) -> None:
+def check_changeable(dataset: Dataset) -> None:
+    """Raise DatasetError when folders are links, which may lead to anywhere, or when the log lacks frames."""
+    root, plan = dataset.plan.root, dataset.plan
+    paths = ["scopestream", "OME", *(image.path for image in plan.images), *(array.path for array in plan.arrays)]
+    parts = (PurePosixPath(path) for path in paths)
+    for folder in dict.fromkeys(root / part for path in parts for part in (path, *path.parents)):
+        if folder != root and folder.is_symlink():
+            raise DatasetError(f"{folder} is a symbolic link, which scopestream never makes. Nothing was changed.")
+    _check_log(dataset)
+
+
+def _check_log(dataset: Dataset) -> None:
     """Raise DatasetError when the log lacks frames, so that nobody could tell which are there."""
     root, counted = dataset.plan.root, dataset.state.get("frames")
     counts = [counted.get(status) for status in STATUSES] if isinstance(counted, dict) else []
