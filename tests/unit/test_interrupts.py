@@ -210,6 +210,8 @@ def test_append(tmp_path: Path, layout: str, copy: bool) -> None:
                 steps.interrupt(kind, lambda at=number: stream.append(FRAMES[at], {"number": at}, copy=copy))
                 assert stream.next_frame in (number, number + 1, None)
         check(stream, came=set(range(N_FRAMES)))
+        ledger = stream._intake._ledger
+        assert ledger is None or (ledger._waiting, ledger._held) == (set(), 0)
 
 
 @pytest.mark.parametrize("layout", ["single frames", "deep chunks", "levels along z"])
