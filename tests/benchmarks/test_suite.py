@@ -118,6 +118,13 @@ def test_the_command_measures_in_processes_and_the_report_shows_it(tmp_path: Pat
             assert min(picture.size) > 200
 
 
+def test_measuring_needs_no_tools_of_the_tests() -> None:
+    tools = ("pytest", "hypothesis", "filelock", "tests")
+    without = f"import sys; sys.modules.update(dict.fromkeys({tools}))"
+    modules = "benchmarks.__main__, benchmarks.measure, benchmarks.verify, benchmarks.report, benchmarks.runners"
+    subprocess.run([sys.executable, "-c", f"{without}; import {modules}"], cwd=ROOT, check=True, timeout=100)
+
+
 def test_a_run_that_hangs_is_killed_and_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "PREPARING_S", 1.5)
     row = command.run_apart(CASES["sustained"], "raw", tmp_path, 1.0, 0.0)

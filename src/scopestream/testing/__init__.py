@@ -3,8 +3,21 @@
 The suite needs pytest and a library that reads Zarr v3 (tensorstore or zarr). See docs/write-a-backend.md.
 """
 
-from scopestream.testing.conformance import BackendConformance
+from typing import TYPE_CHECKING, Any
+
 from scopestream.testing.frames import acquire, expected_images, stamped_frame
 from scopestream.testing.readers import read_array, reader_other_than
 
+if TYPE_CHECKING:
+    from scopestream.testing.conformance import BackendConformance
+
 __all__ = ["BackendConformance", "acquire", "expected_images", "read_array", "reader_other_than", "stamped_frame"]
+
+
+def __getattr__(name: str) -> Any:
+    """Only the suite needs pytest; benchmarks and scripts use the others without it."""
+    if name == "BackendConformance":
+        from scopestream.testing.conformance import BackendConformance
+
+        return BackendConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
