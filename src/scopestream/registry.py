@@ -136,8 +136,14 @@ def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
         problems.append("it cannot make frames survive a power loss (durability)")
     if settings.checkpoint_s is not None and not can.live_read:
         problems.append("nothing that it stored can be read before the end (checkpoint_s)")
-    if plan.arrays[0].growable and not can.growable:
+    if plan.finest[0].growable and not can.growable:
         problems.append("it needs to know the count of every dimension")
+    if not (can.any_order or plan.finest[0].nested):
+        merged = next(axis for axis in settings.parted_axes if axis.is_merged)
+        problems.append(
+            f"it stores frames in the order in which they come, and merged dimensions "
+            f"({', '.join(part.name for part in merged.parts)}) come in another than the channels that they become"
+        )
     return problems
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from scopestream.plan import LayoutPlan
+from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stream import Stream, open_stream
@@ -30,7 +30,7 @@ def acquire(
     skipped: Collection[int] = (),
     stream: Stream | None = None,
 ) -> LayoutPlan:
-    """Write stamped frames from one reused buffer, which is overwritten as soon as `append` returns.
+    """Write stamped frames, each of which is overwritten as soon as `append` returns; those of cameras in turn.
 
     n_frames  how many come or are skipped, all of the plan when it is None
     skipped   numbers of the frames that do not come
@@ -40,17 +40,30 @@ def acquire(
         with open_stream(settings) as opened:
             return acquire(settings, n_frames, skipped=skipped, stream=opened)
     plan = stream.plan
-    buffer = np.empty(settings.frame_shape, settings.dtype)
-    total = plan.n_frames if n_frames is None else n_frames
-    assert total is not None, "an unbounded acquisition needs n_frames"
-    for number in range(total):
+    for number in frame_numbers(plan, n_frames):
+        array = planned_array(plan, number)
+        names = [camera.name for camera in settings.cameras]
+        camera = names[number % len(names)] if names else None
         if number in skipped:
-            stream.skip(reason="left out by the test")
+            stream.skip(camera=camera, reason="left out by the test")
             continue
-        buffer[:] = stamped_frame(number, settings.frame_shape, settings.dtype)
-        stream.append(buffer, metadata={"number": number})
+        buffer = stamped_frame(number, array.frame_shape, array.dtype)
+        stream.append(buffer, camera=camera, metadata={"number": number})
         buffer[:] = 0
     return plan
+
+
+def frame_numbers(plan: LayoutPlan, n_frames: int | None = None) -> list[int]:
+    """The first numbers of a plan in acquisition order, those of cameras in turn; all of them without `n_frames`."""
+    assert n_frames is not None or plan.n_frames is not None, "an unbounded acquisition needs n_frames"
+    places, wanted = plan.places, plan.n_frames if n_frames is None else n_frames
+    lanes = [places.ahead(camera, wanted or 0) for camera in range(places.n_cameras)]
+    return sorted(number for lane in lanes for number in lane)[:wanted]
+
+
+def planned_array(plan: LayoutPlan, number: int) -> ArrayPlan:
+    """The finest array that a frame belongs to."""
+    return plan.arrays[plan.images[Route(plan).image(number)].arrays[0]]
 
 
 def expected_images(
