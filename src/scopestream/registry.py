@@ -108,7 +108,7 @@ def _reason(plan: LayoutPlan, backend: Backend, usable: Sequence[str]) -> str:
 
 def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, BackendFit]:
     plan = make_plan(settings, backend)
-    problems = [*_beyond_capabilities(plan, backend), *backend.check(plan)]
+    problems = problems_of(plan, backend)
     if plan.peak_bytes > settings.memory_limit:
         problems.append(
             f"it must hold {plan.peak_bytes} bytes, memory_limit is {int(settings.memory_limit)}: "
@@ -119,6 +119,11 @@ def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, B
             )
         )
     return plan, BackendFit(name=backend.name, peak_bytes=plan.peak_bytes, problems=tuple(problems))
+
+
+def problems_of(plan: LayoutPlan, backend: Backend) -> list[str]:
+    """Every reason why a backend cannot write a plan that was made for it, but for memory."""
+    return [*_beyond_capabilities(plan, backend), *backend.check(plan)]
 
 
 def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:

@@ -5,7 +5,8 @@ The suite needs pytest and a library that reads Zarr v3 (tensorstore or zarr). S
 
 from typing import TYPE_CHECKING, Any
 
-from scopestream.testing.frames import acquire, expected_images, frame_numbers, planned_array, stamped_frame
+from scopestream.testing.frames import acquire, expected_images, frame_numbers, stamped_frame, stamped_frames
+from scopestream.testing.images import mismatch
 from scopestream.testing.readers import read_array, reader_other_than
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ __all__ = [
     "acquire",
     "expected_images",
     "frame_numbers",
-    "planned_array",
+    "mismatch",
     "read_array",
     "reader_other_than",
     "stamped_frame",
+    "stamped_frames",
 ]
 
 

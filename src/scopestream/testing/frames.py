@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from scopestream.plan import ArrayPlan, LayoutPlan
+from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stream import Stream, open_stream
@@ -39,9 +39,9 @@ def acquire(
     if stream is None:
         with open_stream(settings) as opened:
             return acquire(settings, n_frames, skipped=skipped, stream=opened)
-    plan = stream.plan
+    plan, route = stream.plan, Route(stream.plan)
     for number in frame_numbers(plan, n_frames):
-        array = planned_array(plan, number)
+        array = plan.arrays[plan.images[route.image(number)].arrays[0]]
         names = [camera.name for camera in settings.cameras]
         camera = names[number % len(names)] if names else None
         if number in skipped:
@@ -61,9 +61,13 @@ def frame_numbers(plan: LayoutPlan, n_frames: int | None = None) -> list[int]:
     return sorted(number for lane in lanes for number in lane)[:wanted]
 
 
-def planned_array(plan: LayoutPlan, number: int) -> ArrayPlan:
-    """The finest array that a frame belongs to."""
-    return plan.arrays[plan.images[Route(plan).image(number)].arrays[0]]
+def stamped_frames(plan: LayoutPlan, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    """The stamped frames of these numbers, each of the size and dtype that it has in the plan."""
+    route, frames = Route(plan), {}
+    for number in numbers:
+        array = plan.arrays[plan.images[route.image(number)].arrays[0]]
+        frames[number] = stamped_frame(number, array.frame_shape, array.dtype)
+    return frames
 
 
 def expected_images(
