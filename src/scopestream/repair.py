@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from scopestream.aside import keep_aside, move_aside
 from scopestream.dataset import Dataset, differing_documents
 from scopestream.document import array_document, read_document, replacing, stored_length, write_document
 from scopestream.durable import sync_data, sync_file
@@ -104,6 +104,8 @@ class _Array:
 
     def mend(self, *, trim: bool, on_file: Callable[[], object]) -> None:
         stored = self._stored
+        if stored.array.level:  # by a recovery that did not come to its end
+            self._repairs.stale += [(self._number, at) for at in stored.set_aside()]
         for group, files in stored.groups():
             if stored.is_sharded:
                 files = [(at, path) for at, path in files if self._is_sound(at, path)]
@@ -142,7 +144,7 @@ class _Array:
             if self._stored.array.level:
                 self._repairs.stale.append((self._number, at))
             if not self._dry_run:
-                os.replace(path, _free_name(path))
+                move_aside(path)
             self._stored.give_up(path)
             return False
         self._repairs.rebuilt += 1
@@ -151,7 +153,7 @@ class _Array:
             self._stored.assume(path, index)
             return True
         if not salvaged.is_all:
-            _keep_beside(path)  # what nobody could name stays, for people
+            keep_aside(path, copied=False)  # what nobody could name stays, for people
         with replacing(path, synced=True) as temporary:
             _copy_chunks(path, temporary, index)
         self._stored.forget(path)
@@ -284,19 +286,3 @@ def _files_in(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
     except OSError:  # it is not there, or something else
         return []
-
-
-def _keep_beside(path: Path) -> None:
-    aside = _free_name(path)
-    try:
-        os.link(path, aside)
-    except OSError:  # not on this file system
-        shutil.copyfile(path, aside)
-
-
-def _free_name(path: Path) -> Path:
-    """Beside `path`, where no reader looks."""
-    number = 0
-    while (aside := path.with_name(f".{path.name}.damaged{number or ''}")).exists():
-        number += 1
-    return aside
