@@ -48,7 +48,8 @@ class Recovery:
         mended = self.repairs
         return bool(
             self.was == "recording" or self.lost or self.n_levels or mended.trimmed or mended.salvaged
-            or mended.rebuilt or mended.set_aside or mended.leftovers or mended.documents
+            or mended.rebuilt or mended.set_aside or mended.leftovers or mended.log_lines
+            or mended.documents
         )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from scopestream.errors import DatasetError
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
 from scopestream.plan import LayoutPlan
+from scopestream.relog import blank_damaged_lines
 from scopestream.salvage import salvage
 from scopestream.shardindex import MISSING, encode_index, index_bytes
 from scopestream.stored import Index
@@ -43,6 +44,7 @@ class Repairs:
     rebuilt      shards with a damaged index that was made again from the chunks
     set_aside    shards that could not be made again: renamed, so that readers take their frames for missing
     leftovers    files that were never finished, removed
+    log_lines    of the frame log that were no records, and are spaces now
     documents    of arrays, written again
     stale        files of coarser levels that were set aside: number of the array, and of the file along each axis
     lost         entries of the history: frames that were logged as written, and are not there
@@ -55,6 +57,7 @@ class Repairs:
     rebuilt: int = 0
     set_aside: list[Path] = field(default_factory=list)
     leftovers: int = 0
+    log_lines: int = 0
     documents: int = 0
     stale: list[tuple[int, Index]] = field(default_factory=list)
     lost: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -77,7 +80,8 @@ def repair(
     on_file   called after each data file
     Raises OSError when the disk does not take it.
     """
-    repairs, plan = Repairs(), dataset.plan
+    plan = dataset.plan
+    repairs = Repairs(log_lines=blank_damaged_lines(plan, dry_run=dry_run))
     for path in list(_leftovers(plan)):
         repairs.leftovers += 1
         if not dry_run:

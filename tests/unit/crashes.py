@@ -29,13 +29,13 @@ def crash(stream: Stream, path: Path) -> Path:
 
 
 def damage(shard: Path, array: ArrayPlan, origin: tuple[int, ...]) -> bytes:
-    """Turn bits in the middle of the chunk at `origin` of an array; returns what the file has then."""
+    """Turn bits inside the chunk at `origin` of an array; returns what the file has then."""
     _, first, _ = Geometry(array).locate(origin[:-2])
     index = read_index(shard, Geometry(array).n_chunks)
     assert index is not None
     offset, length = map(int, index[first])
     content = bytearray(shard.read_bytes())
-    middle = slice(offset + length // 2, offset + length // 2 + 8)
+    middle = slice(offset + length // 4, offset + length // 4 + 8)
     content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
     shard.write_bytes(content)
     return bytes(content)

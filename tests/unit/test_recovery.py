@@ -395,6 +395,22 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     assert not any(leftover.exists() for leftover in leftovers)
 
 
+@pytest.mark.parametrize("piece", [b'{"frame":2,"image":"","ind', b"\0" * 300, b"\xff\xfe{}"])
+def test_pieces_of_lines_in_the_log_become_spaces(tmp_path: Path, piece: bytes) -> None:
+    path = crashed(tmp_path, 4, **CASES["time"])
+    log = path / "scopestream" / "frames.jsonl"
+    before = log.read_bytes()
+    log.write_bytes(before[:-1] + b"\n" + piece + b"\n" + before.splitlines(keepends=True)[-1] + piece)
+    spoiled = log.read_bytes()
+    assert recover(path, dry_run=True).repairs.log_lines == 2
+    assert recover(path).repairs.log_lines == 2
+    records = [json.loads(line) for line in log.read_bytes().splitlines() if line.strip()]
+    assert records == [json.loads(line) for line in (before + before.splitlines()[-1]).splitlines()]
+    assert log.with_name(".frames.jsonl.damaged").read_bytes() == spoiled
+    assert verify(path).sound
+    assert not recover(path).changed
+
+
 def test_a_dataset_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     settings = AcquisitionSettings(path=tmp_path / "a.ome.zarr", dtype="uint16", **CASES["time"])
     with open_stream(settings) as stream:

@@ -123,9 +123,7 @@ def test_append_fills_the_holes_first(tmp_path: Path) -> None:
     check_pixels(stream.plan.root, stream.plan, set(range(11)), set())
 
 
-@pytest.mark.parametrize(
-    ("backend", "codec"), [("inplace", "zstd"), ("inplace", "none"), ("tensorstore", "blosc-lz4"), ("zarrs", "none")]
-)
+@pytest.mark.parametrize(("backend", "codec"), [("inplace", "zstd"), ("tensorstore", "blosc-lz4"), ("zarrs", "none")])
 def test_damage_in_an_unfinished_block_costs_the_frames_that_it_hit(tmp_path: Path, backend: str, codec: str) -> None:
     deep = settings(tmp_path / "a.ome.zarr", **CASES["deep chunks"], codec=codec, backend=backend)
     with open_stream(deep) as stream:
