@@ -15,7 +15,8 @@ import pytest
 from scopestream.testing import read_array, stamped_frame
 from scopestream.testing.levels import next_level
 from scopestream.testing.readers import READERS
-from tests.faults.outages import CannotMountError, machine
+from tests.faults.mounts import CannotMountError
+from tests.faults.outages import machine
 from tests.faults.results import Numbers, Results
 
 SHAPE = (96, 128)
