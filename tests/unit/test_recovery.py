@@ -342,8 +342,8 @@ def test_a_damaged_plane_is_told_where_levels_are_computed_from_it(tmp_path: Pat
     (shard,) = (path / "2").glob("c/0/0/0/0")
     shard.rename(shard.with_name(".0.damaged"))
     outcome = recover(path)
-    assert outcome.lost == (2, 3)  # in one chunk
-    assert outcome.frames["failed"] == 2
+    assert outcome.lost == (2,)
+    assert outcome.frames["failed"] == 1
     assert verify(path).sound
     assert not recover(path).changed
 
