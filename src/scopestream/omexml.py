@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from ome_types import OME, model
@@ -36,10 +38,15 @@ def ome_document(plan: LayoutPlan, lengths: Mapping[int, int], records: Iterable
     """The OME-XML of a whole dataset.
 
     lengths  of the first axis by image, where it is growable
-    records  the frame log; delta_t and exposure_time (seconds), position_x, position_y and position_z become planes
+    records  the frame log: each frame that was written becomes a plane, with the delta_t and exposure_time (seconds),
+             position_x, position_y and position_z of its metadata. Without a delta_t it is the time since the first
+             frame
     """
-    planes = _planes(plan, records)
+    planes, began_s = _planes(plan, records)
     images = [_image(plan, number, image, lengths, planes.get(number, {})) for number, image in enumerate(plan.images)]
+    if began_s is not None:
+        for image in images:
+            image.acquisition_date = datetime.fromtimestamp(began_s, UTC)
     document = OME(images=images, creator="scopestream")
     if plan.settings.plate is not None:
         document.plates.append(_plate(plan))
@@ -110,27 +117,31 @@ def _channels(number: int, axis: Dimension | None, count: int) -> list[Channel]:
     return documents
 
 
-def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int, dict[tuple[int, int, int], Plane]]:
-    """Planes by image and (T, C, Z), of frames whose metadata OME-XML has a place for."""
+def _planes(
+    plan: LayoutPlan, records: Iterable[Mapping[str, Any]]
+) -> tuple[dict[int, dict[tuple[int, int, int], Plane]], float | None]:
+    """Planes by image and (T, C, Z), of frames that were written; and when the first of them came, seconds since 1970."""
     by_path = {image.path: number for number, image in enumerate(plan.images)}
     role: dict[str, str] = {}
     for axis in plan.settings.axes[:-2]:
         role[axis.name] = {"time": "t", "space": "z"}.get(axis.type, "c")
     units = _stage_units(plan)
     planes: dict[int, dict[tuple[int, int, int], Plane]] = {}
-    n_planes = 0
+    times: list[tuple[Plane, float]] = []  # of planes that do not bring their own
+    n_planes, began_s = 0, inf
     for record in records:
-        metadata = record.get("metadata")
+        metadata = record.get("metadata", {})
         number = by_path.get(record["image"])
-        if record["status"] != "written" or not isinstance(metadata, dict) or n_planes >= MAX_PLANES or number is None:
+        if record["status"] != "written" or number is None:
+            continue
+        began_s = min(began_s, record["time"])
+        if n_planes >= MAX_PLANES:
             continue
         fields: dict[str, Any] = {
             name: float(metadata[name])
             for name in ("delta_t", "exposure_time", "position_x", "position_y", "position_z")
             if isinstance(metadata.get(name), (int, float)) and abs(metadata[name]) < _MAX_NUMBER
         }
-        if not fields:
-            continue
         for name in "xyz":
             if f"position_{name}" in fields and (unit := units.get(name)) is not None:
                 fields[f"position_{name}_unit"] = unit
@@ -140,9 +151,13 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
                 at[role[name]] = i
         key = (at["t"], at["c"], at["z"])
         image = planes.setdefault(number, {})
-        image[key] = Plane(the_t=key[0], the_c=key[1], the_z=key[2], **fields)
+        plane = image[key] = Plane(the_t=key[0], the_c=key[1], the_z=key[2], **fields)
+        if plane.delta_t is None:
+            times.append((plane, record["time"]))
         n_planes += 1
-    return planes
+    for plane, time_s in times:
+        plane.delta_t = round(time_s - began_s, 6)
+    return planes, None if began_s == inf else began_s
 
 
 def _add_position(plan: LayoutPlan, image: ImagePlan, planes: list[Plane]) -> None:
