@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,7 +113,7 @@ class _FollowedLog:
         """Take in the lines that came since. Raises DatasetError when the log cannot be read, or is another one."""
         with self._lock:
             try:
-                found = os.stat(self._path)
+                found = self._path.stat()
                 if self._file is None:
                     self._file = found.st_dev, found.st_ino
                 elif self._file != (found.st_dev, found.st_ino) or found.st_size < self._end:

@@ -140,14 +140,16 @@ class LiveFrames:
 
     def _copy(self, number: int, held: object) -> np.ndarray:
         if isinstance(held, Piece):
-            return held.data[held.local].copy()
+            frame: np.ndarray = held.data[held.local]
+            return frame.copy()
         assert isinstance(held, Job) and held.data is not None, "a frame that came has pixels"
         if held.is_tiled:
-            frame = np.empty(self._tiler.frame_shape, held.data.dtype)
-            self._tiler.join(held.data, frame)
-            return frame
+            joined = np.empty(self._tiler.frame_shape, held.data.dtype)
+            self._tiler.join(held.data, joined)
+            return joined
         _, index = self._locate(number)
-        return held.data[tuple([i - o for i, o in zip(index, held.origin, strict=False)])].copy()
+        pixels: np.ndarray = held.data[tuple([i - o for i, o in zip(index, held.origin, strict=False)])]
+        return pixels.copy()
 
     # -- what the backend has, and may not show yet -----------------------------------------------------------------
 

@@ -120,7 +120,7 @@ def _channels(number: int, axis: Dimension | None, count: int) -> list[Channel]:
 def _planes(
     plan: LayoutPlan, records: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[int, dict[tuple[int, int, int], Plane]], float | None]:
-    """Planes by image and (T, C, Z), of frames that were written; and when the first of them came, seconds since 1970."""
+    """Planes by image and (T, C, Z), of frames that were written; and when the first came, in s since 1970."""
     by_path = {image.path: number for number, image in enumerate(plan.images)}
     role: dict[str, str] = {}
     for axis in plan.settings.axes[:-2]:

@@ -81,7 +81,7 @@ def _item(axis: Axis, key: object) -> int:
         return axis.items[key]
     if isinstance(key, (bool, np.bool_, EllipsisType)) or not hasattr(key, "__index__"):
         raise FrameIndexError(f"Axis {axis.name!r} takes whole numbers, names, slices and lists, not {key!r}.")
-    number = operator.index(key)  # type: ignore[arg-type]
+    number = operator.index(key)
     if not -axis.length <= number < axis.length:
         raise FrameIndexError(f"Axis {axis.name!r} has no item {number} (it has {axis.length}).")
     return number % axis.length

@@ -18,8 +18,8 @@ from scopestream.contract import Backend, ResumingBackend
 from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
 from scopestream.diskspace import check_space
-from scopestream.events import Events, EventThread
 from scopestream.errors import MemoryLimitError, NotDurableError, StreamClosedError, StreamFullError, WriteError
+from scopestream.events import Events, EventThread
 from scopestream.failures import Failures
 from scopestream.folder import NewRoot, OldRoot, settled
 from scopestream.framelog import FrameLog
@@ -143,7 +143,8 @@ class Stream:
         self._closing = Closing(
             plan, self._lock, intake=self._intake, gate=self._gate, writer=writer, delivery=self._delivery, log=log,
             metadata=self._metadata, counters=counters, failures=self._failures, reporter=reporter,
-            checkpoints=checkpoints, lock_of_dataset=root.lock, live=self._live, events=self._events, is_resumed=before is not None,
+            checkpoints=checkpoints, lock_of_dataset=root.lock, live=self._live, events=self._events,
+            is_resumed=before is not None,
         )  # fmt: skip
         try:
             root.keep()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -32,7 +33,8 @@ class Frames(Protocol):
         """(which, frame) of those that can be had, in any order; a frame is to be left alone."""
 
 
-class Latest(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Latest:
     """The newest frame of a view.
 
     image   (Y, X), memory of its own
@@ -176,7 +178,7 @@ class View:
         wanted = np.flatnonzero(self._frames.are_there(numbers.reshape(-1)))
         for which, frame in self._frames.frames(numbers.reshape(-1)[wanted].tolist()):
             pixels[wanted[which]] = frame[rows][..., columns]
-        return pixels.reshape(*numbers.shape, *sizes)
+        return pixels.reshape((*numbers.shape, *sizes))
 
 
 def _as_slice(pick: Pick) -> SupportsIndex | slice | np.ndarray:
