@@ -186,14 +186,12 @@ class TestCallbacks:
             calls.append(number)
             raise RuntimeError("the window is gone")
 
-        with (
-            pytest.warns(RuntimeWarning, match=r"(?s)stream.events.frame_written failed.*the window is gone") as warned,
-            open_stream(settings(tmp_path)) as stream,
-        ):
-            diary = Diary(stream)
-            stream.events.frame_written.connect(fail)
-            for _ in range(5):
-                stream.append(FRAME)
+        stream = open_stream(settings(tmp_path))
+        diary = Diary(stream)
+        stream.events.frame_written.connect(fail)
+        stream.extend(np.repeat(FRAME[None], 5, axis=0))
+        with pytest.warns(RuntimeWarning, match=r"(?s)frame_written failed.*the window is gone") as warned:
+            stream.close()
         assert calls == list(range(5))
         assert len(warned) == 1
         assert len(diary.of("frame_written")) == 5
