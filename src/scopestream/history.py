@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from copy import copy
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class History:
 
     def __init__(self, plan: LayoutPlan) -> None:
         numbers, statuses, checksums, ends = array("q"), array("B"), array("q"), array("q")
-        total = _UNBOUNDED if plan.n_frames is None else plan.n_frames
+        total = _total(plan)
         self.n_damaged = synced = 0
         try:
             log = open_regular(plan.root / FRAME_LOG)
@@ -43,8 +44,8 @@ class History:
         except OSError as error:
             raise DatasetError(f"{plan.root / FRAME_LOG} cannot be read: {error.strerror or error}.") from error
         for line in () if log is None else lines(log):
-            record = None if line is None else parse_record(line)
-            if record is None or record["frame"] >= total:
+            record = _record(line, total)
+            if record is None:
                 mark = None if line is None else parse_mark(line)
                 synced = max(synced, mark or 0)
                 self.n_damaged += mark is None and (line is None or (line.endswith(b"\n") and bool(line.strip())))
@@ -91,3 +92,18 @@ class History:
     def count(self) -> dict[str, int]:
         """Frames by status."""
         return {status: int((self.statuses == code).sum()) for status, code in _CODES.items()}
+
+
+def is_damaged(line: bytes | None, plan: LayoutPlan) -> bool:
+    """Whether a line of the log (None: one without an end) is neither empty nor anything that counts."""
+    return line is None or (bool(line.strip()) and _record(line, _total(plan)) is None and parse_mark(line) is None)
+
+
+def _record(line: bytes | None, total: int) -> dict[str, Any] | None:
+    """Of a frame of the plan."""
+    record = None if line is None else parse_record(line)
+    return record if record is not None and record["frame"] < total else None
+
+
+def _total(plan: LayoutPlan) -> int:
+    return _UNBOUNDED if plan.n_frames is None else plan.n_frames
