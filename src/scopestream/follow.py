@@ -28,14 +28,15 @@ _PAUSE_S = 0.01
 _MAX_FRESH = 2**16
 
 
-def open_view(path: str | Path) -> View:
+def open_view(path: str | Path, camera: str | None = None) -> View:
     """The dataset at `path` as one array in acquisition order, while another process writes it or afterwards.
 
+    camera  as for `Stream.view`
     Each look at it takes into account what was logged since. Raises DatasetError where there is no dataset of
     scopestream, also later, when another one took its place.
     """
     layout = open_layout(Path(path))
-    return View(layout.plan, layout.route, LoggedFrames(layout.plan, layout.route))
+    return View(layout.plan, layout.route, LoggedFrames(layout.plan, layout.route), camera)
 
 
 class LoggedFrames:
@@ -55,10 +56,9 @@ class LoggedFrames:
         self._log.read()
         return self._log.length
 
-    @property
-    def newest(self) -> int | None:
+    def newest(self, camera: int | None) -> int | None:
         self._log.read()
-        return self._log.newest
+        return self._log.newest if camera is None else self._log.newest_of.get(camera)
 
     def are_there(self, numbers: np.ndarray) -> np.ndarray:
         self._log.read()
@@ -93,13 +93,13 @@ class _FollowedLog:
 
     written  frames that are stored
     length   items of the first dimension
-    newest   the frame that was logged as written last
+    newest   the frame that was logged as written last, and `newest_of` each camera
     fresh    (when it was seen in s, CRC32C or None) of the frames that were logged last
     """
 
     def __init__(self, plan: LayoutPlan, route: Route) -> None:
         self._path = plan.root / FRAME_LOG
-        self._n_frames = plan.n_frames
+        self._places = plan.places
         self._stride, _ = route.step(plan.loop[0].name) if plan.loop else (1, 1)
         self._lock = Lock()
         self._file: tuple[int, int] | None = None  # device and inode
@@ -107,6 +107,7 @@ class _FollowedLog:
         self.written = FrameSet()
         self.length = 0
         self.newest: int | None = None
+        self.newest_of: dict[int, int] = {}
         self.fresh: OrderedDict[int, tuple[float, int | None]] = OrderedDict()
 
     def read(self) -> None:
@@ -135,7 +136,7 @@ class _FollowedLog:
 
     def _add(self, line: bytes, now_s: float) -> None:
         record = parse_record(line)
-        if record is None or (self._n_frames is not None and record["frame"] >= self._n_frames):
+        if record is None or not self._places.has(record["frame"]):
             return
         number, status, checksum = record["frame"], record["status"], record.get("crc32c")
         if status != "failed":
@@ -144,7 +145,7 @@ class _FollowedLog:
             self.written.discard(number)
             return
         self.written.add(number)
-        self.newest = number
+        self.newest = self.newest_of[number % self._places.n_cameras] = number
         self.fresh[number] = now_s, checksum if type(checksum) is int else None
         if len(self.fresh) > _MAX_FRESH:
             self.fresh.popitem(last=False)

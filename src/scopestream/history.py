@@ -10,11 +10,11 @@ import numpy as np
 
 from scopestream.errors import DatasetError
 from scopestream.framelog import FRAME_LOG, STATUSES, Status, parse_mark, parse_record
+from scopestream.places import Places
 from scopestream.plan import LayoutPlan
 from scopestream.untrusted import lines, open_regular
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-_UNBOUNDED = 1 << 62
 _NO_CHECKSUM = -1
 
 
@@ -35,7 +35,7 @@ class History:
 
     def __init__(self, plan: LayoutPlan) -> None:
         numbers, statuses, checksums, ends = array("q"), array("B"), array("q"), array("q")
-        total = _total(plan)
+        places = plan.places
         self.n_damaged = synced = 0
         try:
             log = open_regular(plan.root / FRAME_LOG)
@@ -44,7 +44,7 @@ class History:
         except OSError as error:
             raise DatasetError(f"{plan.root / FRAME_LOG} cannot be read: {error.strerror or error}.") from error
         for line in () if log is None else lines(log):
-            record = _record(line, total)
+            record = _record(line, places)
             if record is None:
                 mark = None if line is None else parse_mark(line)
                 synced = max(synced, mark or 0)
@@ -96,14 +96,10 @@ class History:
 
 def is_damaged(line: bytes | None, plan: LayoutPlan) -> bool:
     """Whether a line of the log (None: one without an end) is neither empty nor anything that counts."""
-    return line is None or (bool(line.strip()) and _record(line, _total(plan)) is None and parse_mark(line) is None)
+    return line is None or (bool(line.strip()) and _record(line, plan.places) is None and parse_mark(line) is None)
 
 
-def _record(line: bytes | None, total: int) -> dict[str, Any] | None:
+def _record(line: bytes | None, places: Places) -> dict[str, Any] | None:
     """Of a frame of the plan."""
     record = None if line is None else parse_record(line)
-    return record if record is not None and record["frame"] < total else None
-
-
-def _total(plan: LayoutPlan) -> int:
-    return _UNBOUNDED if plan.n_frames is None else plan.n_frames
+    return record if record is not None and places.has(record["frame"]) else None

@@ -18,12 +18,12 @@ import numpy as np
 from scopestream.assemble import Job, Piece
 from scopestream.errors import NotReadableError, StreamClosedError
 from scopestream.failures import Failures
+from scopestream.forms import forms_of
 from scopestream.gate import Gate
 from scopestream.ondisk import DiskFrames
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 from scopestream.stats import Counters
-from scopestream.tiles import Tiler
 from scopestream.writer import Writer
 
 # How long a view waits for what was stored to be published, and how much of the time of one writer thread it may take.
@@ -53,8 +53,7 @@ class LiveFrames:
         self._writer: Writer | None = writer
         self._live_read = live_read
         self._locate = route.locate
-        self._growable = plan.arrays[0].growable
-        self._tiler = Tiler(plan.arrays[0].frame_shape, plan.arrays[0].tile)
+        self._forms = forms_of(plan)
         self._disk = DiskFrames(plan, route)
         self._process = os.getpid()
         self._publishing = Lock()  # for what follows; views wait for one another, and nobody else does
@@ -75,10 +74,11 @@ class LiveFrames:
         """Items of the first dimension, as far as frames came or were left out; of no meaning where it is bounded."""
         return max(self._gate.lengths)
 
-    @property
-    def newest(self) -> int | None:
-        """The frame that came last."""
-        return self._counters.newest if self._counters.newest >= 0 else None
+    def newest(self, camera: int | None) -> int | None:
+        """The frame that came last, of that camera."""
+        counters = self._counters
+        newest = counters.newest if camera is None or len(counters.newest_of) == 1 else counters.newest_of[camera]
+        return newest if newest >= 0 else None
 
     def are_there(self, numbers: np.ndarray) -> np.ndarray:
         """Which of these frames can be had: (n,) bool."""
@@ -144,8 +144,9 @@ class LiveFrames:
             return frame.copy()
         assert isinstance(held, Job) and held.data is not None, "a frame that came has pixels"
         if held.is_tiled:
-            joined = np.empty(self._tiler.frame_shape, held.data.dtype)
-            self._tiler.join(held.data, joined)
+            form = self._forms[held.image]
+            joined = np.empty(form.frame_shape, form.dtype)
+            form.tiler.join(held.data, joined)
             return joined
         _, index = self._locate(number)
         pixels: np.ndarray = held.data[tuple([i - o for i, o in zip(index, held.origin, strict=False)])]

@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 from ome_types.model import UnitsLength
 
 from scopestream.plan import ImagePlan, LayoutPlan
+from scopestream.route import Route
 
 # A plane costs some 150 bytes of XML, and readers hold the whole document: past this, the frame log has the times.
 # That goes for fewer of them where no frame brings anything else: `close` would take a second longer.
@@ -43,19 +44,18 @@ class Planes:
         self._units = _stage_units(plan)
         self._by_image: dict[int, dict[Key, tuple[float, Fields]]] = {}
         by_path = {image.path: number for number, image in enumerate(plan.images)}
-        roles: dict[str, int] = {
-            axis.name: {"time": 0, "space": 2}.get(axis.type, 1) for axis in plan.settings.axes[:-2]
-        }
+        roles = [{"time": 0, "space": 2}.get(axis.type, 1) for axis in plan.settings.axes[:-2]]
+        locate = Route(plan).locate
         n_planes, limit, began_s = 0, MAX_BARE_PLANES, inf
         for record in records:
             number = by_path.get(record["image"])
-            if record["status"] != "written" or number is None:
+            if record["status"] != "written" or number is None or not plan.places.has(record["frame"]):
                 continue
             began_s = min(began_s, record["time"])
             at = [0, 0, 0]
-            for name, i in record["index"].items():
-                if name in roles:
-                    at[roles[name]] = i
+            _, index = locate(record["frame"])
+            for role, i in zip(roles, index, strict=True):
+                at[role] = i
             planes = self._by_image.setdefault(number, {})
             fields = _fields(record.get("metadata", {}))
             if fields:
@@ -85,7 +85,7 @@ class Planes:
     def _planned(self, image: ImagePlan, the_z: int) -> Fields:
         if image.position is None:
             return {}
-        z = next((axis for axis in self._plan.settings.axes[:-2] if axis.type == "space"), None)
+        z = next((axis for axis in image.dimensions[:-2] if axis.type == "space"), None)
         rise = 0.0 if z is None else the_z * z.scale
         places = (("x", image.position.x, 0.0), ("y", image.position.y, 0.0), ("z", image.position.z, rise))
         return {f"position_{name}": planned + more for name, planned, more in places if planned is not None}

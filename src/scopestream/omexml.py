@@ -60,14 +60,15 @@ def _image(
     image: ImagePlan,
     lengths: Mapping[int, int],
 ) -> Image:
-    axes = {axis.type if axis.type != "space" else axis.name: axis for axis in plan.settings.axes}
+    dimensions = image.dimensions
+    axes = {axis.type if axis.type != "space" else axis.name: axis for axis in dimensions}
     array = plan.arrays[image.arrays[0]]
     sizes = dict(zip(array.axes, array.shape, strict=True))
     if array.growable:
         sizes[array.axes[0]] = lengths.get(number, 0)
     time, channel = axes.get("time"), axes.get("channel") or axes.get("other")
-    y, x = plan.settings.axes[-2:]
-    z = next((axis for axis in plan.settings.axes[:-2] if axis.type == "space"), None)
+    y, x = dimensions[-2:]
+    z = next((axis for axis in dimensions[:-2] if axis.type == "space"), None)
 
     def size(axis: Dimension | None) -> int:
         return max(sizes[axis.name], 1) if axis is not None else 1  # OME-XML has no empty images

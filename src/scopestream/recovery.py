@@ -132,9 +132,8 @@ def _write_documents(dataset: Dataset, outcome: Recovery) -> None:
 
 
 def _windows(dataset: Dataset) -> Sequence[tuple[float, float] | None]:
-    step = dataset.route.channel_step(dataset.plan)
-    contrast = Contrast(step[1], dataset.plan.arrays[0].frame_shape)
-    Blocks(dataset, dataset.plan).sample(contrast, step)
+    contrast = Contrast(dataset.plan.n_windows)
+    Blocks(dataset, dataset.plan).sample(contrast)
     return contrast.windows
 
 

@@ -28,7 +28,7 @@ from scopestream.intake import Intake
 from scopestream.jsontext import text_to_json
 from scopestream.live import LiveFrames
 from scopestream.metadata import MetadataWriter
-from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
+from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.pool import Pool
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
@@ -84,8 +84,10 @@ class Stream:
         route = self._route
         in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, route, in_order=in_order)
+        # What `camera` is where there are none; with cameras it is something that nobody says.
+        self._no_camera: object = object() if plan.settings.cameras else None
         self._metadata = MetadataWriter(plan)
-        counters = self._counters = Counters(plan.arrays[0].frame_bytes)
+        counters = self._counters = Counters([array.frame_bytes for array in plan.finest], plan.places.n_cameras)
         self._failures = Failures(plan, counters)
         before: Dataset | None = None
         root: NewRoot | OldRoot
@@ -109,11 +111,11 @@ class Stream:
             if self._can_sync and (was_promised or plan.settings.durability == "disk"):
                 self._delivery.be_careful()
             one_thread = in_order or not backend.capabilities.concurrent
-            n_threads = 1 if one_thread else max_threads(plan.arrays[0], plan.unit)
+            n_threads = 1 if one_thread else plan.n_threads
             pool = Pool(
                 n_threads=n_threads,
                 n_buffers=plan.n_buffers,
-                buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
+                buffer_bytes=plan.buffer_bytes,
                 n_expected=plan.n_blocks,
                 aligned=plan.settings.direct_io,
                 slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
@@ -129,7 +131,7 @@ class Stream:
             self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
             if before is not None:
                 self._intake.restore(before, self._delivery)
-                Blocks(before, plan).sample(self._delivery.contrast, route.channel_step(plan))
+                Blocks(before, plan).sample(self._delivery.contrast)
                 self._metadata.go_on(before.attributes)
 
             def read() -> Stats:  # does not refer to the stream, which the thread would keep alive
@@ -192,31 +194,51 @@ class Stream:
     def next_frame(self) -> int | None:
         """Number, in acquisition order, of the frame that the next `append` fills; None when all have come.
 
-        After KeyboardInterrupt it says whether the frame is in that was being taken.
+        With cameras it is the lowest of those of all cameras. After KeyboardInterrupt it says whether the frame is in
+        that was being taken.
         """
+        return min((number for number in self._next_of_all() if number is not None), default=None)
+
+    @property
+    def next_frames(self) -> dict[str, int | None]:
+        """`next_frame` of each camera by name; empty without cameras."""
+        return dict(zip(self._gate.lanes, self._next_of_all(), strict=False))
+
+    def _next_of_all(self) -> list[int | None]:
         if self._process != getpid():
             self._refuse()
         with self._lock:
             self._intake.recover()
-            return self._intake.next if self._intake.next != self._plan.n_frames else None
+            end = self._plan.places.end
+            return [number if number < end else None for number in self._intake.next]
 
-    def view(self) -> View:
+    def view(self, camera: str | None = None) -> View:
         """All frames as one array in acquisition order, while they come and after `close`.
 
+        camera  whose frames, by name; without it those of all cameras, which must not differ in shape or dtype then
         It reads what is still in memory, then the disk, and neither waits for the camera nor holds it up. It may be
         used from any thread, for as long as anybody likes: it does not keep the stream open.
         """
         if self._process != getpid():
             self._refuse()
+        view = View(self._plan, self._route, self._live, camera)
         self._live.keep()
-        return View(self._plan, self._route, self._live)
+        return view
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
-    def append(self, frame: np.ndarray, metadata: Mapping[str, Any] | None = None, *, copy: bool = True) -> None:
+    def append(
+        self,
+        frame: np.ndarray,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        camera: str | None = None,
+        copy: bool = True,
+    ) -> None:
         """Take the next frame in acquisition order.
 
         frame     (Y, X) of the planned dtype, in any memory layout or byte order; it is copied before this returns
+        camera    which one it comes from, by name, where there are cameras: each has a next frame of its own
         metadata  anything that JSON can hold, for the frame log; delta_t, exposure_time (seconds), position_x,
                   position_y and position_z (units of the axes) also become planes of the OME-XML
         copy      False hands the memory over: the stream keeps it until the frame is stored, and nobody may write to
@@ -231,7 +253,9 @@ class Stream:
         with self._lock:
             self._begin()
             intake = self._intake
-            intake.put(intake.next, intake.after(intake.next), frame, metadata, started, copy)
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            number = intake.next[lane]
+            intake.put(number, lane, intake.after(number), frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def extend(
@@ -239,12 +263,14 @@ class Stream:
         frames: np.ndarray,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         *,
+        camera: str | None = None,
         copy: bool = True,
     ) -> None:
         """Take the next frames in acquisition order: as many calls of `append`, checked and handed over at once.
 
         frames    (n, Y, X) of the planned dtype; with `copy=False` the stream keeps the memory, as `append` does
         metadata  one mapping, or None, for each frame
+        camera    as for `append`; all of them come from that one
         Raises as `append` does, and then none of the frames was taken, unless StreamFullError or MemoryLimitError says
         after how many there was no more room; those keep their slots.
         """
@@ -253,17 +279,20 @@ class Stream:
             self._refuse()
         with self._lock:
             self._begin()
-            before = self._intake.next
-            frames, texts = self._gate.stack(frames, before, metadata, self._counters.frames_in)
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            counters = self._counters
+            frames, texts = self._gate.stack(frames, self._intake.next[lane], metadata, counters.frames_in)
+            before = counters.frames_in + counters.frames_dropped
             try:
-                self._intake.extend(frames, texts, started, copy=copy)
+                self._intake.extend(frames, texts, lane, started, copy=copy)
             except (StreamFullError, MemoryLimitError, WriteError) as error:
-                error.add_note(f"The first {self._intake.next - before} of {len(frames)} frames were taken.")
+                n_taken = counters.frames_in + counters.frames_dropped - before
+                error.add_note(f"The first {n_taken} of {len(frames)} frames were taken.")
                 raise
             finally:
-                n_taken = self._intake.next - before
+                n_taken = counters.frames_in + counters.frames_dropped - before
                 if n_taken:
-                    self._counters.latencies.add(perf_counter_ns() - started, n_taken)
+                    counters.latencies.add(perf_counter_ns() - started, n_taken)
 
     def write(
         self,
@@ -275,8 +304,8 @@ class Stream:
     ) -> None:
         """Take a frame by its coordinates, in any order that the backend can store.
 
-        index  an integer, or the name of a channel, position or label, for every dimension before the frame;
-               dimensions with one item may be left out
+        index  an integer, or the name of a channel, position or label, for every dimension before the frame, and
+               "camera" where there are cameras; dimensions with one item may be left out
         copy   as for `append`
         Raises as `append` does, and FrameIndexError for a place that is not there, is taken, or comes too late for a
         backend that stores in order. The place of the next `append` stays as it is.
@@ -286,11 +315,15 @@ class Stream:
             self._refuse()
         with self._lock:
             self._begin()
-            self._intake.put(self._gate.number_at(index), self._intake.next, frame, metadata, started, copy)
+            number = self._gate.number_at(index)
+            lane = number % self._plan.places.n_cameras
+            self._intake.put(number, lane, self._intake.next[lane], frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
-    def skip(self, n: int = 1, *, reason: str | None = None) -> None:
+    def skip(self, n: int = 1, *, camera: str | None = None, reason: str | None = None) -> None:
         """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.
+
+        camera  as for `append`
 
         Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not so many,
         and MetadataError when the reason is no text; then nothing was skipped.
@@ -300,8 +333,9 @@ class Stream:
         because = None if reason is None else text_to_json(reason, "The reason", "nothing was skipped")
         with self._lock:
             self._begin()
-            self._intake.check_skip(n)
-            self._intake.skip(n, because)
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            self._gate.check_skip(n, self._intake.next[lane])
+            self._intake.skip(n, because, lane)
 
     def flush(self, *, durable: bool = False) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).
@@ -375,7 +409,8 @@ class Stream:
 
     def _new_events(self) -> EventThread:
         """The thread does not refer to the stream, which it would keep alive."""
-        view = View(self._plan, self._route, self._live)
+        cameras = [camera.name for camera in self._settings.cameras]
+        view = View(self._plan, self._route, self._live, cameras[0] if len(self._plan.finest) > 1 else None)
         route, writer, counters, failures = self._route, self._writer, self._counters, self._failures
         return EventThread(
             index=lambda number: dict(zip(route.names, route.coords(number), strict=True)),

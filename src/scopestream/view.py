@@ -10,6 +10,7 @@ from typing import Any, Protocol, SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 from scopestream.selection import Axis, Pick, picks, picks_by_name
@@ -22,9 +23,8 @@ class Frames(Protocol):
     def length(self) -> int:
         """Items of the first dimension by now; of no meaning where the dimension is bounded."""
 
-    @property
-    def newest(self) -> int | None:
-        """The frame that came last."""
+    def newest(self, camera: int | None) -> int | None:
+        """The frame that came last; of that camera, by number, unless it is None."""
 
     def are_there(self, numbers: np.ndarray) -> np.ndarray:
         """Which of these frames can be had: (n,) bool."""
@@ -53,14 +53,26 @@ class View:
     What is read is there by now: frames that did not come read as zeros, and `is_there` tells them apart. An unbounded
     axis is as long as frames came or were left out, so `shape` is what it was when it was asked for. An index reads
     the frames that it names, and no others, into memory of its own. May be used from any thread.
+
+    Where positions have counts of their own it is as large as the largest, and zeros where a position has no place.
+    Cameras are an axis where their frames are alike; otherwise each has a view of its own.
+
+    camera  the name of the only one to look at
+    Raises FrameIndexError for a camera that is not there, and without one where they differ.
     """
 
-    def __init__(self, plan: LayoutPlan, route: Route, frames: Frames) -> None:
-        self._dimensions = plan.settings.dimensions
+    def __init__(self, plan: LayoutPlan, route: Route, frames: Frames, camera: str | None = None) -> None:
+        self._camera = _camera_number(plan, camera)
+        kind = 0 if self._camera is None or len(plan.finest) == 1 else self._camera
+        array = plan.finest[kind]
+        image = next(image for image in plan.images if image.view == kind)
+        loop = plan.loop if self._camera is None else plan.loop[:-1]
+        self._dimensions = [*loop, *image.dimensions[-2:]]
+        self._counts = [*[dimension.count for dimension in loop], *array.frame_shape]
         self._route = route
         self._frames = frames
-        self._dtype = plan.arrays[0].dtype
-        self._steps = [route.step(dimension.name)[0] for dimension in plan.loop]
+        self._dtype = array.dtype
+        self._steps = [route.step(dimension.name)[0] for dimension in loop]
         self._items: list[Mapping[str, int]] = [
             {name: item for item, name in enumerate(dimension.item_names)} for dimension in self._dimensions
         ]
@@ -75,7 +87,7 @@ class View:
     @property
     def shape(self) -> tuple[int, ...]:
         """By now, where the first dimension is unbounded."""
-        return tuple(self._frames.length if d.count is None else d.count for d in self._dimensions)
+        return tuple(self._frames.length if count is None else count for count in self._counts)
 
     @property
     def dtype(self) -> np.dtype:
@@ -129,11 +141,11 @@ class View:
 
     def latest(self) -> Latest | None:
         """The newest frame that came; None when none came, or it could not be stored."""
-        while (number := self._frames.newest) is not None:
+        while (number := self._frames.newest(self._camera)) is not None:
             for _, frame in self._frames.frames([number]) if self._is_there(number) else ():
                 index = dict(zip(self._route.names, self._route.coords(number), strict=True))
                 return Latest(frame.copy(), number, index)
-            if number == self._frames.newest:
+            if number == self._frames.newest(self._camera):
                 break
         return None
 
@@ -165,7 +177,7 @@ class View:
 
     def _numbers(self, before: Sequence[Pick]) -> np.ndarray:
         """Of the frames at these picks: an axis for each of them that is no single item."""
-        numbers = np.zeros((), np.int64)
+        numbers = np.full((), self._camera or 0, np.int64)  # cameras are the fastest dimension
         for step, pick in zip(self._steps, before, strict=True):
             numbers = np.add.outer(numbers, np.asarray(pick) * step)
         return numbers
@@ -179,6 +191,19 @@ class View:
         for which, frame in self._frames.frames(numbers.reshape(-1)[wanted].tolist()):
             pixels[wanted[which]] = frame[rows][..., columns]
         return pixels.reshape((*numbers.shape, *sizes))
+
+
+def _camera_number(plan: LayoutPlan, camera: str | None) -> int | None:
+    names = [one.name for one in plan.settings.cameras]
+    if camera is not None and camera not in names:
+        has = f"there are {', '.join(map(repr, names))}" if names else "there are no cameras"
+        raise FrameIndexError(f"There is no camera {camera!r}; {has}.")
+    if camera is None and len({(array.frame_shape, array.dtype) for array in plan.finest}) > 1:
+        raise FrameIndexError(
+            f"The frames of the cameras differ in shape or dtype, so each camera has a view of its own: say camera=, "
+            f"one of {', '.join(map(repr, names))}."
+        )
+    return None if camera is None else names.index(camera)
 
 
 def _as_slice(pick: Pick) -> SupportsIndex | slice | np.ndarray:

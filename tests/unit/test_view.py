@@ -454,6 +454,90 @@ class TestWhatIsThere:
         np.testing.assert_array_equal(view[4], stamped(4))
 
 
+class TestRagged:
+    @pytest.mark.parametrize("backend", LIVE)
+    def test_a_view_is_as_large_as_the_largest_position_and_zeros_elsewhere(self, tmp_path: Path, backend: str) -> None:
+        stage = Dimension(name="p", coords=[Position(name="thin", counts={"z": 1, "c": 1}), Position(name="thick")])
+        ragged = settings(tmp_path, Dimension(name="t", count=2), stage, CHANNELS, DEPTH, backend=backend)
+        expected, there = np.zeros((2, 2, 2, 3, Y, X), np.uint16), np.zeros((2, 2, 2, 3), bool)
+        with open_stream(ragged) as stream:
+            view = stream.view()
+            for t in range(2):
+                for place in [(t, 0, 0, 0), *[(t, 1, c, z) for c in range(2) for z in range(3)]]:
+                    frame = stamped(int(np.ravel_multi_index(place, there.shape)))
+                    stream.append(frame)
+                    expected[place], there[place] = frame, True
+                    latest = view.latest()
+                    assert latest is not None
+                    assert tuple(latest.index.values()) == place
+            assert view.shape == (2, 2, 2, 3, Y, X)
+            np.testing.assert_array_equal(view, expected)
+            np.testing.assert_array_equal(view.is_there(), there)
+        for closed in (view, open_view(stream.path)):
+            np.testing.assert_array_equal(closed, expected)
+            np.testing.assert_array_equal(closed.is_there(), there)
+
+    def test_merged_dimensions_are_apart_in_a_view(self, tmp_path: Path) -> None:
+        phase = Dimension(name="phase", coords=["0", "120", "240"])
+        merged = settings(tmp_path, Dimension(name="t", count=2), phase, CHANNELS, merge=("phase", "c"))
+        with acquired(merged, 12) as (stream, view):
+            assert view.dims == ("t", "phase", "c", "y", "x")
+            np.testing.assert_array_equal(view, stack(2, 3, 2))
+            np.testing.assert_array_equal(view[:, "120", "GFP"], stack(2, 3, 2)[:, 1, 1])
+        np.testing.assert_array_equal(open_view(stream.path), stack(2, 3, 2))
+
+
+class TestCameras:
+    def test_cameras_that_are_alike_are_an_axis(self, tmp_path: Path) -> None:
+        cameras = [{"name": "left"}, {"name": "right"}]
+        for camera_axis in ("images", "channels"):
+            path = tmp_path / f"{camera_axis}.ome.zarr"
+            both = settings(tmp_path, TIME, CHANNELS, path=path, cameras=cameras, camera_axis=camera_axis)
+            with open_stream(both) as stream:
+                view = stream.view()
+                for number in range(8):
+                    stream.append(stamped(number), camera=("left", "right")[number % 2])
+                stream.flush()
+                assert view.dims == ("t", "c", "camera", "y", "x")
+                for seen in (view, open_view(path)):
+                    np.testing.assert_array_equal(seen, stack(2, 2, 2))
+                    np.testing.assert_array_equal(seen[-1, "GFP", "right"], stack(2, 2, 2)[-1, 1, 1])
+                np.testing.assert_array_equal(stream.view(camera="right"), stack(2, 2, 2)[:, :, 1])
+                np.testing.assert_array_equal(open_view(path, camera="left"), stack(2, 2, 2)[:, :, 0])
+
+    def test_cameras_that_differ_have_views_of_their_own(self, tmp_path: Path) -> None:
+        cameras = [{"name": "left"}, {"name": "right", "shape": (16, 8), "dtype": "uint8", "scale": (2.0, 2.0)}]
+        small = [stamped_frame(number, (16, 8), "uint8") for number in range(3)]
+        with open_stream(settings(tmp_path, TIME, codec="zstd", cameras=cameras)) as stream:
+            left, right = stream.view(camera="left"), stream.view("right")
+            assert left.latest() is None
+            for frame in small:
+                stream.append(frame, camera="right")
+            stream.append(stamped(0), camera="left")
+            assert (left.dims, left.shape, left.dtype) == (("t", "y", "x"), (3, Y, X), np.uint16)
+            assert (right.shape, right.dtype) == ((3, 16, 8), np.uint8)
+            np.testing.assert_array_equal(right.coords["y"], 2.0 * np.arange(16))
+            stream.flush()
+            for one, other in ((left, right), [open_view(stream.path, name) for name in ("left", "right")]):
+                np.testing.assert_array_equal(other, small)
+                np.testing.assert_array_equal(one[0], stamped(0))
+                assert one.is_there().tolist() == [True, False, False]
+                of_left, of_right = one.latest(), other.latest()
+                assert of_left is not None
+                assert of_right is not None
+                assert (of_left.number, of_left.index) == (0, {"t": 0, "camera": 0})
+                assert (of_right.number, of_right.index) == (5, {"t": 2, "camera": 1})
+                np.testing.assert_array_equal(of_right.image, small[2])
+            with pytest.raises(FrameIndexError, match="say camera=, one of 'left', 'right'"):
+                stream.view()
+            with pytest.raises(FrameIndexError, match="There is no camera 'top'; there are 'left', 'right'"):
+                stream.view(camera="top")
+
+    def test_without_cameras_none_can_be_named(self, tmp_path: Path) -> None:
+        with open_stream(settings(tmp_path, TIME)) as stream, pytest.raises(FrameIndexError, match="no cameras"):
+            stream.view(camera="left")
+
+
 class TestOfAnotherProcess:
     def test_a_view_of_a_dataset_on_disk_grows_with_it(self, tmp_path: Path) -> None:
         for codec in ("none", "blosc-zstd"):
