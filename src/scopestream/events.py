@@ -32,7 +32,8 @@ class Events:
 
     frame_written  (number, index): the backend has stored that frame, and others can read it, or will in a moment.
                    `index` is its place along every dimension before the frame
-    extent_grown   (shape): the view is longer than before, because an unbounded first dimension has grown
+    extent_grown   (shape): the view is longer than before, because an unbounded first dimension has grown; it is that
+                   of the first camera, where they differ
     stats          (Stats): every second, and the final figures
     error          (exception): the first error of a writer thread, which the next call of the stream raises
     closed         (): everything is on the disk, and no other signal follows
