@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import scopestream.live
+import scopestream_backends.inplace
 from scopestream import (
     AcquisitionSettings,
     Channel,
@@ -225,6 +227,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "deep": {"chunks": {"z": 3, "y": 16, "x": 16}},
     "deep zstd": {"codec": "zstd", "chunks": {"z": 3, "y": 16, "x": 16}},
     "no shards": {"shards": None},
+    "safe from a power loss": {"codec": "zstd", "durability": "disk"},
     "frames over several shards": {"codec": "blosc-lz4", "chunks": {"y": 8, "x": 8}, "shards": {"y": 16, "x": 16}},
 }
 
@@ -282,6 +285,23 @@ class TestWhileItIsWritten:
                 if number % 3 == 0:
                     stream.flush()
                 np.testing.assert_array_equal(view, stack(number + 1))
+
+    def test_a_disk_that_hangs_is_not_waited_for_without_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scopestream.live, "_PATIENCE_S", 0.1)
+        monkeypatch.setattr(scopestream_backends.inplace, "_PUBLISH_EVERY_S", 1e9)  # only when it is asked to
+        with open_stream(settings(tmp_path, TIME, codec="zstd", shards={"t": 64})) as stream:
+            view = stream.view()
+            with stream._delivery._publishing:  # as if it took for ever
+                for number in range(40):
+                    stream.append(stamped(number))
+                while stream.stats.frames_waiting:
+                    pass
+                with pytest.raises(NotReadableError, match="has not shown what it stored"):
+                    view[0]
+                np.testing.assert_array_equal(view[-1], stamped(39))  # which is in memory
+            np.testing.assert_array_equal(view, stack(40))
 
     def test_black_frames_are_black(self, tmp_path: Path) -> None:
         with open_stream(settings(tmp_path, TIME, codec="zstd")) as stream:
