@@ -13,9 +13,11 @@ from scopestream.errors import (
     DiskSpaceError,
     FrameIndexError,
     FrameMismatchError,
+    LibraryNotFoundError,
     MemoryLimitError,
     MetadataError,
     NotDurableError,
+    NotReadableError,
     PlanError,
     ResumeError,
     ScopestreamError,
@@ -23,13 +25,16 @@ from scopestream.errors import (
     StreamFullError,
     WriteError,
 )
+from scopestream.follow import open_view
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
 from scopestream.recovery import Recovery, recover
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Stats
 from scopestream.stream import Stream, open_stream
+from scopestream.table import frames_table
 from scopestream.verification import ImageVerification, Verification, verify
+from scopestream.view import Latest, View
 
 __version__ = version("scopestream")
 
@@ -49,9 +54,12 @@ __all__ = [
     "FrameMismatchError",
     "ImageVerification",
     "LayoutPlan",
+    "Latest",
+    "LibraryNotFoundError",
     "MemoryLimitError",
     "MetadataError",
     "NotDurableError",
+    "NotReadableError",
     "PlanError",
     "Plate",
     "PlateAcquisition",
@@ -64,8 +72,11 @@ __all__ = [
     "StreamClosedError",
     "StreamFullError",
     "Verification",
+    "View",
     "WriteError",
+    "frames_table",
     "open_stream",
+    "open_view",
     "read_frames",
     "recover",
     "verify",

@@ -19,11 +19,13 @@ from scopestream import exits
 from scopestream.checkpoint import Checkpoints
 from scopestream.delivery import Delivery
 from scopestream.errors import CloseTimeoutError
+from scopestream.events import EventThread
 from scopestream.failures import Failures, describe
 from scopestream.framelog import FrameLog, read_frames
 from scopestream.gate import Gate
 from scopestream.history import History
 from scopestream.intake import Intake
+from scopestream.live import LiveFrames
 from scopestream.locate import frames_text, runs
 from scopestream.lock import DatasetLock
 from scopestream.metadata import MetadataWriter
@@ -55,6 +57,7 @@ class Closing:
     is_shared  whether any other thread than the main thread has used it
 
     lock_of_dataset  is given back at the end
+    live, events     are told of the end
     is_resumed       whether there were frames before this stream
     """
 
@@ -74,6 +77,8 @@ class Closing:
         reporter: Reporter | None,
         checkpoints: Checkpoints | None,
         lock_of_dataset: DatasetLock,
+        live: LiveFrames,
+        events: EventThread,
         is_resumed: bool,
     ) -> None:
         self._plan, self._lock = plan, lock
@@ -83,6 +88,7 @@ class Closing:
         self._counters, self._failures = counters, failures
         self._reporter, self._checkpoints = reporter, checkpoints
         self._lock_of_dataset, self._is_resumed = lock_of_dataset, is_resumed
+        self._live, self._events = live, events
         self._last = Task(self._finish)
         self._step: tuple[str, int] | None = None  # what is done now, and since when, in ns
         self._beginning: threading.Thread | None = None
@@ -160,7 +166,7 @@ class Closing:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _is_own_thread(self) -> bool:
-        others = [one for one in (self._reporter, self._checkpoints) if one is not None]
+        others = [one for one in (self._reporter, self._checkpoints, self._events) if one is not None]
         return (
             self._writer.is_own_thread
             or any(one.is_own_thread for one in others)
@@ -209,6 +215,7 @@ class Closing:
             self._checkpoints.join(timeout_s)
         if self._reporter is not None:
             self._reporter.close(timeout_s)
+        self._events.join(timeout_s)
 
     def _timeout_error(self, timeout_s: float) -> CloseTimeoutError:
         n_in, n_safe, _ = self._counters.frames()
@@ -248,7 +255,9 @@ class Closing:
         self._do("writing the documents", self._write_documents)
         self._do("giving the lock back", self._lock_of_dataset.release)
         self._step = None
+        self._live.end()
         self._counters.stop()
+        self._events.end()
 
     def _do(self, name: str, step: Callable[[], None]) -> None:
         self._step = (name, perf_counter_ns())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -31,6 +31,15 @@ MAX_CHUNK_BYTES = 1 << 33
 _MAX_NAME = 300  # characters in a message
 _MAX_ERROR_TEXT = 10_000  # of what is wrong with settings, which may be wrong in a million places
 _MAX_TRIED = 100  # documents that are looked at for the chunks
+
+
+class Layout(NamedTuple):
+    """What `open_layout` finds: as in `Dataset`."""
+
+    settings: AcquisitionSettings
+    plan: LayoutPlan
+    route: Route
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,17 @@ class _AnyReader:
 
 def open_dataset(path: Path) -> Dataset:
     """Raises DatasetError when there is no dataset of scopestream at `path`, or one whose settings cannot be read."""
+    layout = open_layout(path)
+    return Dataset(*layout, _mapping(layout.attributes.get("scopestream")), History(layout.plan))
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """What the root of a dataset says of the acquisition now. Raises DatasetError."""
+    return _mapping(_mapping(read_document(path).get("attributes")).get("scopestream"))
+
+
+def open_layout(path: Path) -> Layout:
+    """A dataset without its frame log, which may be long. Raises as `open_dataset` does."""
     path = path.absolute()
     try:
         is_folder = path.is_dir()
@@ -89,13 +109,12 @@ def open_dataset(path: Path) -> Dataset:
         raise DatasetError(f"There is {'no folder' if path.exists() else 'nothing'} at {path}.")
     attributes = _mapping(read_document(path).get("attributes"))
     settings = stored_settings(path)
-    state = _mapping(attributes.get("scopestream"))
-    backend = state.get("backend")
+    backend = _mapping(attributes.get("scopestream")).get("backend")
     settings = settings.model_copy(update={"backend": backend if isinstance(backend, str) and backend else "auto"})
     plan = make_plan(settings, _AnyReader())
     settings = settings.model_copy(update=stored_tiling(plan))
     plan = replace(make_plan(settings, _AnyReader()), backend=settings.backend)
-    return Dataset(settings, plan, Route(plan), attributes, state, History(plan))
+    return Layout(settings, plan, Route(plan), attributes)
 
 
 def stored_settings(path: Path) -> AcquisitionSettings:

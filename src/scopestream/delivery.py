@@ -34,6 +34,8 @@ class Delivery:
     """Stores jobs. `store` runs on writer threads, several at once where the backend allows it.
 
     sync_documents  brings the documents that are not of the sink to stable storage
+
+    on_stored  called with the records of frames that were stored, on the thread that did it: it must not take time
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Delivery:
         self._publishing = threading.Lock()  # for what follows, and for the sink's flush, sync and close
         self._closed = False
         self._synced: Mark | None = None
+        self.on_stored: Callable[[Sequence[Record]], object] | None = None
         self.contrast = Contrast(plan.n_windows)
 
     def store(self, jobs: Sequence[Job]) -> None:
@@ -187,6 +190,8 @@ class Delivery:
             self._failed(records)
             raise
         self._counters.written(records, n_bytes)
+        if self.on_stored is not None:
+            self.on_stored(records)
         stride, count = self._window_step
         for job in jobs:
             for record in job.records:

@@ -23,6 +23,10 @@ class BackendNotFoundError(ScopestreamError, LookupError):
     """No backend has that name, or its library is not installed."""
 
 
+class LibraryNotFoundError(ScopestreamError, ImportError):
+    """A library that only this needs is not installed."""
+
+
 class DatasetExistsError(ScopestreamError, FileExistsError):
     """Something is already at the path of the new dataset."""
 
@@ -61,6 +65,10 @@ class StreamClosedError(ScopestreamError, ValueError):
 
 class NotDurableError(ScopestreamError, NotImplementedError):
     """The backend cannot make frames survive a power loss; nothing was done."""
+
+
+class NotReadableError(ScopestreamError, OSError):
+    """A frame came, but neither memory nor the disk has it in a form that can be read now."""
 
 
 class WriteError(ScopestreamError, OSError):

@@ -17,7 +17,8 @@ _KINDS_OF_LATER = 8  # errors of other texts than these are only counted: a brok
 class Failures:
     """Keeps the first error, which is the cause, and what came later. Safe from any thread.
 
-    first  the first error of any thread, None while all is well
+    first   the first error of any thread, None while all is well
+    frames  numbers of those that could not be stored
     """
 
     def __init__(self, plan: LayoutPlan, counters: Counters) -> None:
@@ -25,7 +26,7 @@ class Failures:
         self._log = plan.root / FRAME_LOG
         self._counters = counters
         self._lock = threading.Lock()
-        self._frames = FrameSet()
+        self.frames = FrameSet()
         self._later: dict[str, int] = {}  # by text, how often
         self._n_others = 0
         self.first: BaseException | None = None
@@ -47,7 +48,7 @@ class Failures:
         """These frames could not be stored."""
         with self._lock:
             for record in records:
-                self._frames.add(record.number)
+                self.frames.add(record.number)
 
     def check(self) -> None:
         """Raise WriteError when anything failed."""
@@ -56,7 +57,7 @@ class Failures:
 
     def _write_error(self) -> WriteError:
         with self._lock:
-            failed = self._frames.ranges()
+            failed = self.frames.ranges()
             later, n_others = list(self._later.items()), self._n_others
         n_in, n_safe, n_waiting = self._counters.frames()
         n_failed = sum(last - first + 1 for first, last in failed)

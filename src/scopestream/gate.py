@@ -22,6 +22,7 @@ class Gate:
     in_order  whether frames of an image must come in acquisition order
     lengths   of the first axis of each image, in frames that came or were left out
     taken     numbers of these frames
+    gone      of those among them that were left out
     """
 
     def __init__(self, plan: LayoutPlan, route: Route, *, in_order: bool) -> None:
@@ -38,6 +39,7 @@ class Gate:
         self._in_order = in_order
         self._last_of_image = [-1] * len(plan.images)
         self.taken = FrameSet()
+        self.gone = FrameSet()
         self._before = FrameSet()
         self.lengths = [0] * len(plan.images)
         self.after: Callable[[int], int] = self._next if plan.places.is_full else self._next_there

@@ -99,8 +99,15 @@ class Intake:
         Unfinished blocks are held again, with their frames; and so is what waits for the next plane along z.
         """
         blocks = Blocks(dataset, self._plan)
+        history = dataset.history
+        for number in history.numbers[history.are("skipped", "dropped")].tolist():
+            self._gate.gone.add(number)
         for number in blocks.settled():
             self._gate.restore(number)
+        written = history.numbers[history.are("written")]
+        self._counters.newest = int(written.max(initial=-1))
+        for lane in range(self._n_lanes):
+            self._counters.newest_of[lane] = int(written[written % self._n_lanes == lane].max(initial=-1))
         for number, image, index, frame in blocks.unfinished():
             self._assembler.restore(number, image, index, frame)
         for image, origin, pixels in blocks.waiting():
@@ -261,8 +268,8 @@ class Intake:
     def _settle_frame(self, taken: _Frame) -> None:
         number, image, index, piece, started, frames_in, n_before, lane, after = taken
         self.next[lane] = after
+        self._counters.accepted(number, started, frames_in, piece)
         self._gate.took(number, image, index)
-        self._counters.accepted(number, started, frames_in)
         job = piece if isinstance(piece, Job) else self._assembler.settle(piece)
         if job is not None:
             self._pass_on(job, n_before)
@@ -273,6 +280,7 @@ class Intake:
             self._pass_on(Job(0, (), None, [], None, gone=gap.gone), gap.n_before)
         for number in gap.gone.numbers:
             image, index = self._locate(number)
+            self._gate.gone.add(number)
             self._gate.took(number, image, index)
             self._assembler.leave_out(number, image, index, gap.blocks, gap.complete)
         for n_before, job in enumerate(gap.complete.values(), gap.n_before + 1):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from scopestream.axes import part_at
 from scopestream.dimensions import Dimension, Position
 from scopestream.errors import FrameIndexError
@@ -29,6 +31,22 @@ class FrameSet:
         if page is None:
             page = self._pages[number // _PAGE] = bytearray(_PAGE)
         page[number % _PAGE] = 1
+
+    def discard(self, number: int) -> None:
+        page = self._pages.get(number // _PAGE)
+        if page is not None:
+            page[number % _PAGE] = 0
+
+    def has(self, numbers: np.ndarray) -> np.ndarray:
+        """Which of these numbers are in it, (n,) bool."""
+        found = np.zeros(len(numbers), bool)
+        pages, places = np.divmod(numbers, _PAGE)
+        for page_number in np.unique(pages).tolist():
+            page = self._pages.get(page_number)
+            if page is not None:
+                here = pages == page_number
+                found[here] = np.frombuffer(page, bool)[places[here]]
+        return found
 
     def ranges(self) -> list[tuple[int, int]]:
         """(first, last) of each run of numbers, ascending."""

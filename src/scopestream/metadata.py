@@ -44,8 +44,7 @@ class MetadataWriter:
         replace_file(plan.root / "scopestream" / "settings.json", plan.settings.model_dump_json(indent=2).encode())
         self.write_collections()
         self._write_images([None] * plan.n_windows)
-        if plan.kind != "image":
-            self._write_xml({}, [])
+        self._write_xml({}, [])
         self._write_root([None] * plan.n_windows)
 
     def adopt(self, attributes: Mapping[str, Any]) -> None:
@@ -97,8 +96,7 @@ class MetadataWriter:
         """
         self._state.update(status=status, frames=dict(counts), statistics=dict(statistics))
         self._write_images(windows)
-        if self._plan.kind != "image":
-            self._write_xml(lengths, records)
+        self._write_xml(lengths, records)
         self._write_root(windows)
 
     def _write_root(self, windows: Windows) -> None:
@@ -119,7 +117,7 @@ class MetadataWriter:
         """Folders and `ome` attributes of the groups between the root and the images."""
         plan = self._plan
         if plan.kind == "image":
-            return []
+            return [(plan.root / "OME", None)]
         series = v05.Series(series=[image.path for image in plan.images])
         groups: list[tuple[Any, dict[str, Any] | None]] = [(plan.root / "OME", _dump(series))]
         wells: dict[str, list[ImagePlan]] = {}
@@ -146,6 +144,7 @@ class MetadataWriter:
     def _write_xml(self, lengths: Mapping[int, int], records: Iterable[Mapping[str, Any]]) -> None:
         text = ome_document(self._plan, lengths, records)
         path = self._plan.root / "OME" / "METADATA.ome.xml"
+        path.parent.mkdir(exist_ok=True)  # an older scopestream made none for single images
         replace_file(path, text.encode(), synced=self._careful)
         if self._careful:
             sync_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
@@ -17,6 +18,7 @@ from scopestream.plan import BATCH_BYTES
 # come back where all is well. More work than writing takes longer, and threads end at less even times.
 _FIRST_BYTES, _FIRST_BYTES_SLOW = 2**25, 2**26
 _FAST_BYTES_PER_S, _SLOW_BYTES_PER_S = 2e9, 1e9
+_KEPT_JOBS, _KEPT_BYTES = 16, 2**26  # the last frame of each channel, in memory that is still warm
 
 
 class Pool:
@@ -24,6 +26,7 @@ class Pool:
 
     n_buffers   of `buffer_bytes` each; that product is the cap on memory
     batch       jobs that one thread stores at once
+    kept        jobs that are stored and whose memory nobody uses yet, by the numbers of their frames; see `keep`
     patience_s  how long it is worth while to wait for a block to come back before more memory is used
     """
 
@@ -42,13 +45,16 @@ class Pool:
         self._free: list[Buffer] = []  # last in, first out: memory that is warm, and no more of it than is needed
         self._n_made = 0  # buffers, free ones included
         self._n_lent = 0  # frames of the caller that are not stored yet
+        self._n_keep = 0
+        self.kept: dict[int, Job] = {}
+        self._kept_jobs: deque[Job] = deque()  # the oldest first
         n_warm = min(self._allowed, first_bytes // buffer_bytes)
         self._warm_up(n_warm if n_expected is None else min(n_warm, n_expected))
 
     def take(self) -> Buffer | None:
         """Memory for one block, None when no more may be used now."""
         free = self._free
-        if self._n_made - len(free) + self._n_lent >= self._allowed:
+        if self._n_made - len(free) + self._n_lent >= self._allowed and not self._give_up_kept():
             return None
         if free:
             return free.pop()
@@ -59,7 +65,7 @@ class Pool:
     def lend(self) -> bool:
         """Count a frame of the caller, unless no more may be used now."""
         free = self._free
-        if self._n_made - len(free) + self._n_lent >= self._allowed:
+        if self._n_made - len(free) + self._n_lent >= self._allowed and not self._give_up_kept():
             return False
         if free and self._n_made + self._n_lent >= self._allowed:
             free.pop()
@@ -71,13 +77,24 @@ class Pool:
         """What these jobs hold is free again."""
         for job in jobs:
             if job.buffer is not None:
-                self._free.append(job.buffer)
+                if self._n_keep:
+                    self._keep(job)
+                else:
+                    self._free.append(job.buffer)
             self._n_lent -= job.is_lent
+
+    def keep(self) -> None:
+        """From now on the last few jobs keep their memory as long as there is other memory for new ones.
+
+        Live views find the last frames there, which other programs may not see yet.
+        """
+        self._n_keep = min(_KEPT_JOBS, _KEPT_BYTES // self._buffer_bytes, self.n_buffers // 2)
 
     def recount(self, jobs: Iterable[Job], n_in_blocks: int) -> None:
         """Only what these jobs and so many blocks hold is in use, whatever was taken."""
         jobs = list(jobs)
-        self._n_made = len(self._free) + n_in_blocks + sum(job.buffer is not None for job in jobs)
+        in_jobs = sum(job.buffer is not None for job in jobs)
+        self._n_made = len(self._free) + len(self._kept_jobs) + n_in_blocks + in_jobs
         self._n_lent = sum(job.is_lent for job in jobs)
 
     def has_room(self) -> bool:
@@ -110,7 +127,28 @@ class Pool:
 
     @property
     def _n_held(self) -> int:
-        return self._n_made - len(self._free) + self._n_lent
+        return self._n_made - len(self._free) - len(self._kept_jobs) + self._n_lent
+
+    def _keep(self, job: Job) -> None:
+        self._kept_jobs.append(job)
+        for record in job.records:
+            self.kept[record.number] = job
+        if len(self._kept_jobs) > self._n_keep:
+            self._give_up_oldest()
+
+    def _give_up_kept(self) -> bool:
+        """Let all memory that is kept be free; whether there was any."""
+        had_any = bool(self._kept_jobs)
+        while self._kept_jobs:
+            self._give_up_oldest()
+        return had_any
+
+    def _give_up_oldest(self) -> None:
+        job = self._kept_jobs.popleft()
+        for record in job.records:  # first, so that whoever still finds a frame here can be sure of its memory
+            self.kept.pop(record.number, None)
+        if job.buffer is not None:
+            self._free.append(job.buffer)
 
     def _warm_up(self, n_buffers: int) -> None:
         """Touch the memory of the first buffers before the camera starts; what it costs is the first touch."""

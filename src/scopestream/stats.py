@@ -158,11 +158,15 @@ class Counters:
     One lock makes a snapshot one of an instant. It is held for some additions at a time, never while anything waits.
 
     frame_bytes  of the frames of each camera, whose numbers take turns; of all frames where there is but one
+
+    newest     number of the frame that was accepted last, -1 before the first one
+    newest_of  the same of each camera, where there are several
     """
 
-    def __init__(self, frame_bytes: Sequence[int]) -> None:
+    def __init__(self, frame_bytes: Sequence[int], n_cameras: int) -> None:
         self._lock = threading.Lock()
         self._frame_bytes = frame_bytes
+        self._n_cameras = n_cameras
         self._first_bytes = frame_bytes[0]
         self._is_mixed = len(set(frame_bytes)) > 1
         self._mixed_in = (0, 0)  # frames and bytes, where cameras differ in them
@@ -173,12 +177,15 @@ class Counters:
         self.frames_in = self.frames_skipped = self.frames_dropped = 0
         self._frames_written = self._frames_failed = self._bytes_written = 0
         self._recent_in, self._recent_written = RecentTotal(), RecentTotal()
-        self._handed_ns: dict[int, int] = {}  # frames that wait, oldest first: by number, when they were handed over
+        self.newest, self.newest_of = -1, [-1] * n_cameras
+        # Frames that wait, oldest first: by number, when they were handed over, and what has their pixels.
+        self._waiting: dict[int, tuple[int, object]] = {}
 
-    def accepted(self, number: int, handed_ns: int, frames_in: int) -> None:
+    def accepted(self, number: int, handed_ns: int, frames_in: int, held: object) -> None:
         """A frame came in, by a call that began at `handed_ns`. To be said before any thread can store it.
 
         frames_in  how many there are with it; the same frame may be said again, and counts once
+        held       what has its pixels until it is stored
         """
         with self._lock:
             if self.frames_in < frames_in:
@@ -187,8 +194,11 @@ class Counters:
                     n_bytes = self._mixed_in[1]
                     self._recent_mixed.grows(perf_counter_ns(), n_bytes)
                     self._mixed_in = (frames_in, n_bytes + self._frame_bytes[number % len(self._frame_bytes)])
-                self._handed_ns[number] = handed_ns
+                self._waiting[number] = handed_ns, held
                 self.frames_in = frames_in
+                self.newest = number
+                if self._n_cameras > 1:
+                    self.newest_of[number % self._n_cameras] = number
 
     def written(self, records: Iterable[Record], n_bytes: int) -> None:
         """These frames were stored and logged, `n_bytes` in all levels together."""
@@ -211,10 +221,19 @@ class Counters:
     def waiting(self) -> tuple[list[int], float]:
         """Numbers of the frames that wait, ascending, and seconds since the oldest of them was handed over."""
         with self._lock:
-            handed_ns = list(self._handed_ns.items())
-        if not handed_ns:
+            waiting = list(self._waiting.items())
+        if not waiting:
             return [], 0.0
-        return sorted([number for number, _ in handed_ns]), (perf_counter_ns() - handed_ns[0][1]) / 1e9
+        _, (oldest_ns, _) = waiting[0]
+        return sorted([number for number, _ in waiting]), (perf_counter_ns() - oldest_ns) / 1e9
+
+    def held(self, number: int) -> object | None:
+        """What `accepted` was told to have the pixels of a frame that waits; None of any other. Takes no lock.
+
+        While it is the same, nobody writes to that memory.
+        """
+        waiting = self._waiting.get(number)
+        return None if waiting is None else waiting[1]
 
     def stop(self) -> None:
         """The clock stands still from now on."""
@@ -234,7 +253,7 @@ class Counters:
             bytes_written = self._bytes_written
             recent_written = self._recent_written.before(tick, bytes_written)
             frames_written, frames_failed = self._frames_written, self._frames_failed
-            oldest_ns = next(iter(self._handed_ns.values()), now_ns)
+            oldest_ns, _ = next(iter(self._waiting.values()), (now_ns, None))
         # A stream that was opened just now has no rate yet that means anything: a tenth of a second is the least.
         window_s = max(now_ns - max(tick * _TICK_NS, self._opened_ns), _TICK_NS) / 1e9
         per_s = 0.0 if closed else 1 / window_s
@@ -262,7 +281,7 @@ class Counters:
 
     def _settle(self, records: Iterable[Record]) -> int:
         """How many of these frames waited until now; a frame counts once, however often its block comes."""
-        n_before = len(self._handed_ns)
+        n_before = len(self._waiting)
         for record in records:
-            self._handed_ns.pop(record.number, None)
-        return n_before - len(self._handed_ns)
+            self._waiting.pop(record.number, None)
+        return n_before - len(self._waiting)

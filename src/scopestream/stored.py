@@ -38,9 +38,17 @@ class StoredArray:
 
     folder      of the array
     on_problem  told in a sentence what is wrong with a file
+
+    index_cache_bytes  that indexes of shards may take which were read before
     """
 
-    def __init__(self, folder: Path, array: ArrayPlan, on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        array: ArrayPlan,
+        on_problem: Callable[[str], None],
+        index_cache_bytes: int = _INDEX_CACHE_BYTES,
+    ) -> None:
         self.array = array
         self.geometry = Geometry(array)
         self._folder = folder / "c"
@@ -57,6 +65,7 @@ class StoredArray:
         ]
         # A compressed chunk is at most a little larger than its pixels.
         self.max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
+        self._index_cache_bytes = index_cache_bytes
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
         self._given_up: set[Path] = set()
         self._lock = Lock()
@@ -247,7 +256,7 @@ class StoredArray:
         index = self._checked_index(path)
         with self._lock:
             self._indexes[path] = index
-            while len(self._indexes) * index_bytes(self.geometry.n_chunks) > _INDEX_CACHE_BYTES:
+            while len(self._indexes) * index_bytes(self.geometry.n_chunks) > self._index_cache_bytes:
                 self._indexes.popitem(last=False)
         return index
 

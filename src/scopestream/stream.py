@@ -19,12 +19,14 @@ from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
 from scopestream.diskspace import check_space
 from scopestream.errors import MemoryLimitError, NotDurableError, StreamClosedError, StreamFullError, WriteError
+from scopestream.events import Events, EventThread
 from scopestream.failures import Failures
 from scopestream.folder import NewRoot, OldRoot, settled
 from scopestream.framelog import FrameLog
 from scopestream.gate import Gate
 from scopestream.intake import Intake
 from scopestream.jsontext import text_to_json
+from scopestream.live import LiveFrames
 from scopestream.metadata import MetadataWriter
 from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.pool import Pool
@@ -34,6 +36,7 @@ from scopestream.restore import Blocks, keep_lengths
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Counters, Stats
+from scopestream.view import View
 from scopestream.writer import Task, Writer
 
 
@@ -74,16 +77,17 @@ class Stream:
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
+        self._route = Route(plan)
         self._can_sync = backend.capabilities.durable
         self._lock = RLock()
         self._process, self._thread = getpid(), get_ident()
-        route = Route(plan)
+        route = self._route
         in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, route, in_order=in_order)
         # What `camera` is where there are none; with cameras it is something that nobody says.
         self._no_camera: object = object() if plan.settings.cameras else None
         self._metadata = MetadataWriter(plan)
-        counters = self._counters = Counters([array.frame_bytes for array in plan.finest])
+        counters = self._counters = Counters([array.frame_bytes for array in plan.finest], plan.places.n_cameras)
         self._failures = Failures(plan, counters)
         before: Dataset | None = None
         root: NewRoot | OldRoot
@@ -120,6 +124,10 @@ class Stream:
                 self._delivery.store, self._delivery.publish, self._failures, pool, n_threads=n_threads
             )
             opened.callback(writer.close)
+            self._live = LiveFrames(
+                plan, route, self._gate, counters, self._failures, writer, live_read=backend.capabilities.live_read
+            )
+            self._events = self._new_events()
             self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
             if before is not None:
                 self._intake.restore(before, self._delivery)
@@ -137,7 +145,8 @@ class Stream:
         self._closing = Closing(
             plan, self._lock, intake=self._intake, gate=self._gate, writer=writer, delivery=self._delivery, log=log,
             metadata=self._metadata, counters=counters, failures=self._failures, reporter=reporter,
-            checkpoints=checkpoints, lock_of_dataset=root.lock, is_resumed=before is not None,
+            checkpoints=checkpoints, lock_of_dataset=root.lock, live=self._live, events=self._events,
+            is_resumed=before is not None,
         )  # fmt: skip
         try:
             root.keep()
@@ -170,6 +179,18 @@ class Stream:
         return self._failures.first
 
     @property
+    def events(self) -> Events:
+        """Signals to connect callbacks to: a frame was written, the extent grew, statistics, an error, the end.
+
+        The first use starts the thread that calls back.
+        """
+        if self._process != getpid():
+            self._refuse()
+        self._delivery.on_stored = self._events.stored
+        self._events.start()
+        return self._events.events
+
+    @property
     def next_frame(self) -> int | None:
         """Number, in acquisition order, of the frame that the next `append` fills; None when all have come.
 
@@ -190,6 +211,19 @@ class Stream:
             self._intake.recover()
             end = self._plan.places.end
             return [number if number < end else None for number in self._intake.next]
+
+    def view(self, camera: str | None = None) -> View:
+        """All frames as one array in acquisition order, while they come and after `close`.
+
+        camera  whose frames, by name; without it those of all cameras, which must not differ in shape or dtype then
+        It reads what is still in memory, then the disk, and neither waits for the camera nor holds it up. It may be
+        used from any thread, for as long as anybody likes: it does not keep the stream open.
+        """
+        if self._process != getpid():
+            self._refuse()
+        view = View(self._plan, self._route, self._live, camera)
+        self._live.keep()
+        return view
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
@@ -372,6 +406,18 @@ class Stream:
         return f"<Stream {self.path!r} {state}, {self._counters.frames_in} frames, backend {self._plan.backend!r}>"
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _new_events(self) -> EventThread:
+        """The thread does not refer to the stream, which it would keep alive."""
+        cameras = [camera.name for camera in self._settings.cameras]
+        view = View(self._plan, self._route, self._live, cameras[0] if len(self._plan.finest) > 1 else None)
+        route, writer, counters, failures = self._route, self._writer, self._counters, self._failures
+        return EventThread(
+            index=lambda number: dict(zip(route.names, route.coords(number), strict=True)),
+            shape=lambda: view.shape,
+            stats=lambda: counters.snapshot(writer.queue_depth, writer.queue_peak),
+            error=lambda: failures.first,
+        )
 
     def _refuse(self) -> NoReturn:
         """In a forked process, before any lock is taken, which a thread may hold for ever that does not exist here."""

@@ -69,6 +69,7 @@ class Writer:
         self._busy: list[list[Job]] = [[] for _ in range(n_threads)]  # what each thread stores
         self._n_busy = 0
         self._tasks: deque[Task] = deque()
+        self._soon: Task | None = None  # what is done before the next job
         self._task_runs = False
         self._pool = pool
         self._in_a_hurry = False
@@ -160,13 +161,30 @@ class Writer:
             self._in_a_hurry = True
             self._work.notify_all()
 
+    def publish_soon(self) -> Task:
+        """Let a thread publish before it stores anything more. From any thread; does not wait."""
+        with self._lock:
+            if self._soon is None:
+                self._soon = Task(self._idle)
+                self._work.notify()
+            return self._soon
+
+    def keep(self) -> None:
+        """As `Pool.keep`. From any thread."""
+        with self._lock:
+            self._pool.keep()
+
+    def kept(self, number: int) -> Job | None:
+        """The job that has stored that frame, while nobody else uses its memory. From any thread; takes no lock."""
+        return self._pool.kept.get(number)
+
     def run(self, task: Task) -> None:
         """Return when a thread has done it. The same task may be run again after an interrupt, and is done once."""
         self.begin(task)
         self.wait_for(task)
 
     def wait_for(self, task: Task, timeout_s: float | None = None) -> bool:
-        """Return whether the task was done within that time."""
+        """Return whether the task was done within that time. From any thread."""
         return self._wait(lambda: task.is_done, timeout_s)
 
     def end(self, last: Task) -> None:
@@ -243,7 +261,9 @@ class Writer:
                 self._work.wait(None if self._published else _IDLE_S)
             if 0 < len(self._queue) < self._batch and not self._in_a_hurry:
                 self._work.wait(_GATHER_S)
-            if self._queue:
+            if self._has_soon:
+                task, self._soon, self._published = self._soon, None, True
+            elif self._queue:
                 self._take(busy)
             elif self._has_task:
                 task = self._tasks.popleft()
@@ -296,7 +316,11 @@ class Writer:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._queue) or self._has_task or (self._ending and not self._tasks)
+        return bool(self._queue) or self._has_soon or self._has_task or (self._ending and not self._tasks)
+
+    @property
+    def _has_soon(self) -> bool:
+        return self._soon is not None and not self._task_runs
 
     @property
     def _has_task(self) -> bool:

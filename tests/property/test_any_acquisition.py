@@ -10,11 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from scopestream import AcquisitionSettings, open_stream
+from scopestream import AcquisitionSettings, View, open_stream, open_view
 from scopestream.registry import load_backend
 from scopestream.route import Route
 from scopestream.testing import frame_numbers, mismatch, reader_other_than, stamped_frames
 from tests.property.layouts import acquisitions
+
+
+def check_views(views: list[View], route: Route, came: dict[int, np.ndarray]) -> None:
+    """Of each camera: every frame that came is at its place, and no other is there."""
+    for number, frame in came.items():
+        coords = route.coords(number)
+        place = coords[:-1] if "camera" in route.names else coords
+        np.testing.assert_array_equal(views[number % len(views)][place], frame)
+    assert sum(np.count_nonzero(view.is_there()) for view in views) == len(came)
 
 
 @pytest.mark.timeout(600)  # for 200 acquisitions, not for one
@@ -46,5 +55,10 @@ def test_what_is_read_back_is_what_was_sent(acquisition: AcquisitionSettings, da
                 else:
                     stream.write(frames[number], index=dict(zip(route.names, route.coords(number), strict=True)))
                 came[number] = frames[number]
+            views = [stream.view(camera) for camera in cameras]
+            if can.live_read:  # where they are by now is not told
+                check_views(views, route, came)
+        check_views(views, route, came)
+        check_views([open_view(chosen.path, camera) for camera in cameras], route, came)
         skipped = set(there) - came.keys() if in_order else set()
         assert not (wrong := mismatch(plan, came, reader_other_than(chosen.backend), skipped)), wrong

@@ -272,9 +272,11 @@ def _contact_sheet(plan: LayoutPlan, reader: Reader | None, camera: str, console
 
 def _report_places(plan: LayoutPlan, sheet: Path | None, console: Console) -> None:
     root = plan.root.resolve()
-    rows = [("dataset", str(root)), ("one line per frame", str(root / "scopestream" / "frames.jsonl"))]
-    if plan.kind != "image":
-        rows.append(("OME-XML", str(root / "OME" / "METADATA.ome.xml")))
+    rows = [
+        ("dataset", str(root)),
+        ("one line per frame", str(root / "scopestream" / "frames.jsonl")),
+        ("OME-XML", str(root / "OME" / "METADATA.ome.xml")),
+    ]
     if sheet is not None:
         rows.append(("contact sheet", str(sheet.resolve())))
     rows.append(("look again", f"scopestream info {plan.root}"))
