@@ -20,6 +20,7 @@ from scopestream.errors import (
     ScopestreamError,
     StreamClosedError,
     StreamFullError,
+    UnsupportedVersionError,
     WriteError,
 )
 from scopestream.framelog import read_frames
@@ -61,6 +62,7 @@ __all__ = [
     "Stream",
     "StreamClosedError",
     "StreamFullError",
+    "UnsupportedVersionError",
     "Verification",
     "WriteError",
     "open_stream",

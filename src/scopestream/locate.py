@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
@@ -98,6 +99,19 @@ class Locator:
                 f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written."
             )
         return tuple(coords)
+
+    def all_coords(self, index: Mapping[str, int | str]) -> Iterator[tuple[int, ...]]:
+        """`coords` of each place at `index`: a dimension that it leaves out stands for all of its items.
+
+        Raises FrameIndexError, also when a dimension without a count is left out.
+        """
+        left_out = [dimension for dimension in self._loop if dimension.name not in index]
+        items = [range(dimension.count) for dimension in left_out if dimension.count is not None]
+        if len(items) < len(left_out):
+            self.coords(index)  # says what is missing
+        names = [dimension.name for dimension in left_out]
+        for choice in product(*items):
+            yield self.coords({**index, **dict(zip(names, choice, strict=True))})
 
     def text(self, coords: Sequence[int]) -> str:
         """A place in words: t=3 p=right c=GFP."""
