@@ -127,7 +127,7 @@ def _keys(axis_order: Sequence[str], n_positions: int, n_points: int) -> list[Ke
 
 def _axes(axis_order: Sequence[str], used: set[str]) -> tuple[str, ...]:
     """The axes that there are. The fields take the place of the faster of "p" and "g", which bounds what waits."""
-    order = [axis for axis in (*axis_order, *(a for a in "tpgcz" if a not in axis_order)) if axis in used]
+    order = [axis for axis in dict.fromkeys((*map(str, axis_order), *"tpgcz")) if axis in used]
     if "p" in order and "g" in order:
         order.remove("p" if order.index("p") < order.index("g") else "g")
     return tuple("p" if axis == "g" else axis for axis in order)

@@ -192,8 +192,7 @@ class StackSeen:
         is_reduced  whether only the first time point of the whole sequence was looked at
         """
         seen = [self._channels.get(c, _ChannelSeen(None)) for c in range(max(self._channels, default=0) + 1)]
-        n_events, n_expected = sum(one.n_events for one in seen), sum(one.n_expected for one in seen)
-        n_rounds = max(1, -(-n_events // max(n_expected, 1)))
+        n_rounds = max((-(-one.n_events // max(one.n_expected, 1)) for one in seen), default=1)
         top_t = max((one.top_t for one in seen), default=0)
         own_time = time is None and "t" in self._axes
         if own_time:
@@ -209,5 +208,5 @@ class StackSeen:
             planes=tuple(None if len(one.planes) == n_planes else frozenset(one.planes) for one in seen),
             every=tuple(1 if is_reduced and not own_time else one.step_t or (top_t + 1) for one in seen),
             n_rounds=n_rounds,
-            is_exact=n_events == n_expected * n_rounds and all(one.is_even for one in seen),
+            is_exact=all(one.is_even and one.n_events == one.n_expected * n_rounds for one in seen),
         )
