@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pymmcore
 from pymmcore_plus import CMMCorePlus
 from useq import MDAEvent
 
+import pymmcore
 from scopestream import read_frames
 from scopestream.pymmcore import Sink, run_mda
 from scopestream.testing.readers import read_array, reader_other_than
@@ -68,8 +69,6 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def axes_of(path: Path) -> list[str]:
-    import json
-
     document = json.loads((path / "zarr.json").read_text())
     return [axis["name"] for axis in document["attributes"]["ome"]["multiscales"][0]["axes"]]
 
@@ -104,12 +103,12 @@ def check(path: str | Path, seen: Seen) -> dict[Key, dict[str, int]]:
 def left_out(path: str | Path) -> dict[Key, str]:
     """Why frames did not come, by place."""
     return {
-        key_of(record["index"]): record.get("reason", "") for record in read_frames(path) if record["status"] == "skipped"
+        key_of(record["index"]): record.get("reason", "")
+        for record in read_frames(path)
+        if record["status"] == "skipped"
     }
 
 
 def root_attributes(path: str | Path) -> dict[str, Any]:
-    import json
-
     attributes: dict[str, Any] = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
     return attributes

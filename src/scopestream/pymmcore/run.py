@@ -58,7 +58,8 @@ def run_mda(
         thread = threading.Thread(target=acquire, name="scopestream-mda")
         thread.start()
         try:
-            thread.join()
+            while thread.is_alive():  # a wait without an end is not interrupted everywhere
+                thread.join(0.1)
         except BaseException:
             core.mda.cancel()
             thread.join()

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pymmcore_plus.core import SequencedEvent
 from useq import MDAEvent, MDASequence
 
 from scopestream.dimensions import Dimension
-from scopestream.errors import MetadataError, StreamClosedError
+from scopestream.errors import FrameIndexError, MetadataError, StreamClosedError
 from scopestream.plan import LayoutPlan
 from scopestream.pymmcore.metadata import NAMESPACE, frame_metadata, summary_metadata
 from scopestream.pymmcore.opening import Opening, Output
@@ -82,8 +83,9 @@ class Sink:
             for one in events:
                 key = event_key(one)
                 for camera in self._cameras:
-                    place = self._placing.start(one, camera)
-                    self._awaited.setdefault((camera, key), deque()).append(place)
+                    with suppress(FrameIndexError):  # its frame says so, when it comes
+                        place = self._placing.start(one, camera)
+                        self._awaited.setdefault((camera, key), deque()).append(place)
         except Exception as error:  # the runner would wrap it; the next frame raises it as it is
             self._late_error = self._late_error or error
 
