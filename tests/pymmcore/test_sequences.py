@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import useq
 from pymmcore_plus import CMMCorePlus
 
 from tests.pymmcore.acquisition import acquire, check, left_out, root_attributes
-
-TIMES = {"interval": 0, "loops": 3}
-CHANNELS = ["DAPI", "FITC"]
-PLANES = {"range": 2, "step": 1}
-POSITIONS = [useq.Position(x=0, y=0, z=0, name="left"), useq.Position(x=20, y=10, z=1, name="right")]
-FIELDS = useq.GridRowsColumns(rows=1, columns=3)
-WELLS = useq.WellPlatePlan(
-    plate="96-well", a1_center_xy=(0, 0), selected_wells=([0, 1], [0, 11]), well_points_plan=FIELDS
-)
-
-
-def sequence(**plans: Any) -> useq.MDASequence:
-    return useq.MDASequence(**{"channels": CHANNELS, **plans})
-
-
-REGULAR = {
-    "t, c and z": sequence(time_plan=TIMES, z_plan=PLANES, axis_order="tcz"),
-    "z before c before t": sequence(time_plan=TIMES, z_plan=PLANES, axis_order="zct"),
-    "two positions": sequence(time_plan=TIMES, stage_positions=POSITIONS),
-    "a grid": sequence(grid_plan={"rows": 2, "columns": 2}),
-    "a grid at each of two positions": sequence(stage_positions=POSITIONS, grid_plan={"rows": 2, "columns": 2}),
-    "the grid first": sequence(
-        stage_positions=POSITIONS, grid_plan={"rows": 2, "columns": 2}, axis_order="gptcz", z_plan=PLANES
-    ),
-    "three fields in each of four wells": sequence(stage_positions=WELLS),
-    "several phases": sequence(time_plan=[{"interval": 0, "loops": 2}, {"interval": 0.05, "loops": 3}]),
-    "planes from above": sequence(z_plan={"top": 2, "bottom": 0, "step": 1, "go_up": False}),
-    "p and g that are not neighbours": sequence(
-        stage_positions=POSITIONS, grid_plan={"rows": 1, "columns": 2}, axis_order="tpczg", z_plan=PLANES
-    ),
-    "a grid in each well": sequence(
-        stage_positions=useq.WellPlatePlan(plate="96-well", a1_center_xy=(0, 0), selected_wells=([0, 1], [0, 1])),
-        grid_plan={"rows": 1, "columns": 2},
-    ),
-}
+from tests.pymmcore.kinds import CHANNELS, PLANES, POSITIONS, REGULAR, TIMES, sequence
 
 
 @pytest.mark.parametrize("name", REGULAR)
