@@ -260,7 +260,7 @@ class Stream:
     def skip(
         self, n: int | None = None, *, index: Mapping[str, int | str] | None = None, reason: str | None = None
     ) -> None:
-        """The next `n` frames in acquisition order will not come (1 if not given); they read as zeros, and the log says so.
+        """The next `n` frames in acquisition order (or one) will not come; they read as zeros, and the log says so.
 
         index  the frames at these coordinates instead, given as for `write`; a dimension that is left out stands for
                all of its items. The place of the next `append` stays as it is

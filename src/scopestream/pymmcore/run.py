@@ -1,9 +1,9 @@
 """`run_mda`, and `recording` around other calls that run an acquisition.
 
-pymmcore-plus 0.18 makes its sink itself, from a path or settings of ome-writers. `recording` lets one runner use another:
-it replaces `_coerce_outputs`, which turns `output=` into handlers and a sink, on that runner alone and for as long as it
-lasts. What it relies on is checked first, and again when the acquisition begins, so that a version in which it works
-otherwise is refused before the first frame.
+pymmcore-plus 0.18 makes its sink itself, from a path or settings of ome-writers. `recording` lets one runner use
+another: it replaces `_coerce_outputs`, which turns `output=` into handlers and a sink, on that runner alone and for as
+long as it lasts. What it relies on is checked first, and again when the acquisition begins, so that a version in which
+it works otherwise is refused before the first frame.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def recording(
 
     One acquisition for each block. The end of the block waits until the dataset is closed; leaving it with an error
     cancels the acquisition. Arguments and errors are those of `run_mda`. Raises ValueError while another acquisition
-    runs, RuntimeError when none ran inside, and UnsupportedVersionError for versions of pymmcore-plus that it does not know.
+    runs, RuntimeError when none ran inside, and UnsupportedVersionError for versions of pymmcore-plus that it does not
+    know.
     """
     mda = core.mda
     _check_version(mda)
@@ -114,9 +115,7 @@ class _Run:
 
     def begin(self) -> None:
         if self.begun.is_set():
-            raise RuntimeError(
-                "This block has had its acquisition; begin another for the next one. Nothing was written."
-            )
+            raise RuntimeError("This block has had its acquisition; the next one needs its own. Nothing was written.")
         self.thread = threading.current_thread()
         self.begun.set()
 
@@ -145,8 +144,8 @@ def _check_version(mda: MDARunner) -> None:
 
 def _unsupported(why: str) -> UnsupportedVersionError:
     return UnsupportedVersionError(
-        f"scopestream cannot hand its sink to pymmcore-plus {version('pymmcore-plus')}: {why}. Nothing was written. Use "
-        f"`core.mda.run(..., output=scopestream.pymmcore.Handler(path))`, or pymmcore-plus 0.18."
+        f"scopestream cannot hand its sink to pymmcore-plus {version('pymmcore-plus')}: {why}. Nothing was written. "
+        f"Use `core.mda.run(..., output=scopestream.pymmcore.Handler(path))`, or pymmcore-plus 0.18."
     )
 
 

@@ -27,7 +27,7 @@ _NO_CHANNEL = ("", "current")
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The settings of a sequence, and the place of each of its events: `stream.write(frame, index=plan.place(event))`."""
+    """The settings of a sequence, and the place of each event: `stream.write(frame, index=plan.place(event))`."""
 
     settings: AcquisitionSettings
     place: Places

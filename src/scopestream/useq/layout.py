@@ -1,9 +1,9 @@
 """The layout of a sequence: its axes in order, its fields, and the stack that each of them has.
 
 Sequences whose positions have none of their own are read off their plans. Others are planned from their events, because
-what they come to is nowhere else: `MDASequence.sizes` knows of no sequence of a position, and plans within plans replace,
-repeat or leave out one another. The events are gone through once, none is kept, and only the first time point is looked
-at when the others are like it.
+what they come to is nowhere else: `MDASequence.sizes` knows of no sequence of a position, and plans within plans
+replace, repeat or leave out one another. The events are gone through once, none is kept, and only the first time point
+is looked at when the others are like it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _anew(sequence: MDASequence, informed: Any, **changes: Any) -> MDASequence:
 def _from_plans(sequence: MDASequence) -> Layout:
     stack = stack_of(sequence)
     positions = list(sequence.stage_positions) if "p" in sequence.axis_order else []
-    grid = list(sequence.grid_plan) if sequence.grid_plan is not None and "g" in sequence.axis_order else []
+    grid: list[Any] = list(sequence.grid_plan) if sequence.grid_plan is not None and "g" in sequence.axis_order else []
     keys = _keys(sequence.axis_order, len(positions), len(grid))
     is_random = isinstance(sequence.grid_plan, RandomPoints) and sequence.grid_plan.random_seed is None
     spots: list[tuple[float | None, float | None, float | None]] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from useq import MDASequence
+from useq import MDASequence, MultiPhaseTimePlan
 
 # (group, preset)
 ChannelKey = tuple[str, str]
@@ -96,7 +96,7 @@ def times_of(sequence: MDASequence) -> Axis | None:
     if plan is None or "t" not in sequence.axis_order:
         return None
     try:
-        if not hasattr(plan, "interval"):  # several phases
+        if isinstance(plan, MultiPhaseTimePlan):
             return axis_of(list(plan))
         count = plan.loops
     except ZeroDivisionError:
