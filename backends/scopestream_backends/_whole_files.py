@@ -66,7 +66,7 @@ class WholeFileBackend:
 
     def at_once(self, plan: LayoutPlan) -> int:
         """How many blocks are given to the library at once."""
-        return (plan.backend_bytes - _LIBRARY_BYTES) // self._block_bytes(plan.arrays[0])
+        return (plan.backend_bytes - _LIBRARY_BYTES) // max(map(self._block_bytes, plan.finest))
 
     def _block_bytes(self, array: ArrayPlan) -> int:
         """Bytes that are held while one block is stored.

@@ -48,9 +48,9 @@ class AcquireZarrBackend:
         return n_arrays * (queued + waiting) + _LIBRARY_BYTES
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
-        array = plan.arrays[0]
+        array = plan.finest[0]
         problems = []
-        if array.dtype.kind == "b":
+        if any(one.dtype.kind == "b" for one in plan.finest):
             problems.append("acquire-zarr has no bool; use uint8")
         if array.arrival and array.arrival[0] != 0:
             first, stored = array.axes[array.arrival[0]], array.axes[0]

@@ -81,21 +81,24 @@ class InplaceBackend:
         return (block + block // 16) * max_threads(array, self.unit(array)) + indexes
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:
-        array = plan.arrays[0]
+        problems = [text for array in plan.finest for text in self._problems(array, plan.settings.direct_io)]
+        return list(dict.fromkeys(problems))
+
+    def _problems(self, array: ArrayPlan, direct_io: bool) -> Sequence[str]:
         nbytes = prod(array.chunks) * array.dtype.itemsize
         if array.codec.name != "none" and nbytes >= 2**31:
             return [f"chunks of {nbytes} bytes are too large to compress; make them smaller than 2 GiB"]
-        if plan.settings.direct_io and array.codec.name != "none":
+        if direct_io and array.codec.name != "none":
             return ["direct_io is for frames that are not compressed; leave it out"]
-        if plan.settings.direct_io and Geometry(array).slab_bytes % PAGE:
+        if direct_io and Geometry(array).slab_bytes % PAGE:
             return [f"direct_io needs tiles whose bytes are a multiple of {PAGE}, such as 256 x 256 pixels"]
         return []
 
     def open(self, plan: LayoutPlan) -> InplaceSink:
-        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=False)
+        return InplaceSink(plan, self.unit(plan.finest[0]), resumes=False)
 
     def reopen(self, plan: LayoutPlan) -> InplaceSink:
-        return InplaceSink(plan, self.unit(plan.arrays[0]), resumes=True)
+        return InplaceSink(plan, self.unit(plan.finest[0]), resumes=True)
 
 
 class InplaceSink:
@@ -104,14 +107,18 @@ class InplaceSink:
     def __init__(self, plan: LayoutPlan, unit: WriteUnit, *, resumes: bool) -> None:
         self._arrays = plan.arrays
         self._paths = [plan.root / array.path for array in plan.arrays]
-        self._encode = _encoder(plan.arrays[0])
-        self._tiled = unit is WriteUnit.TILED_FRAME
-        self._extent = plan.arrays[0].block_extent(unit)
-        by_level: dict[int, Geometry] = {}
-        self._geometry = [by_level.get(a.level) or by_level.setdefault(a.level, Geometry(a)) for a in plan.arrays]
+        self._encoders = [_encoder(array) for array in plan.finest]  # one for each camera
+        self._encoder_of = [plan.images[array.image].view for array in plan.arrays]
+        self._is_encoded = self._encoders[0] is not None
+        self._unit, self._tiled = unit, unit is WriteUnit.TILED_FRAME
+        known: dict[tuple[object, ...], Geometry] = {}
+        self._geometry = []
+        for array in plan.arrays:
+            key = (array.shape, array.chunks, array.shards, array.dtype)
+            self._geometry.append(known.get(key) or known.setdefault(key, Geometry(array)))
         # Without shards a chunk that comes at once, and not frame by frame, is a file that is written once.
         self._files_of_chunks = [
-            array.shards is None and (self._encode is not None or geometry.n_deep == 1)
+            array.shards is None and (self._is_encoded or geometry.n_deep == 1)
             for array, geometry in zip(plan.arrays, self._geometry, strict=True)
         ]
         self._resumes = resumes
@@ -201,7 +208,8 @@ class InplaceSink:
         by_file: dict[Key, list[Piece]] = {}
         n_blocks: dict[Key, int] = {}
         for block in blocks:
-            for key, pieces in self._plain(block) if self._encode is None else self._encoded(block, self._encode):
+            encode = self._encoders[self._encoder_of[block.array]]
+            for key, pieces in self._plain(block) if encode is None else self._encoded(block, encode):
                 if self._files_of_chunks[block.array]:
                     self._replace_chunk(key, pieces[0][1])
                 elif key in by_file:
@@ -291,8 +299,8 @@ class InplaceSink:
         array, *file = key
         geometry, plan = self._geometry[array], self._arrays[array]
         path = self._file_path(key)
-        n_blocks = geometry.n_blocks(file[:-2], self._extent)
-        if self._encode is None:
+        n_blocks = geometry.n_blocks(file[:-2], plan.block_extent(self._unit))
+        if not self._is_encoded:
             return FixedShard(
                 path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
                 n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,

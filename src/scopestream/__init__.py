@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from scopestream.cameras import Camera
 from scopestream.dimensions import Channel, Codec, Dimension, Plate, PlateAcquisition, Position
 from scopestream.errors import (
     BackendNotFoundError,
@@ -36,6 +37,7 @@ __version__ = version("scopestream")
 __all__ = [
     "AcquisitionSettings",
     "BackendNotFoundError",
+    "Camera",
     "CloseTimeoutError",
     "Channel",
     "Codec",

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from scopestream.forms import forms_of
 from scopestream.framelog import Record
 from scopestream.plan import LayoutPlan, WriteUnit
-from scopestream.tiles import Tiler
 
 Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
 Key = tuple[int, ...]  # image and origin of a block, without the last two axes
@@ -96,21 +96,13 @@ class Assembler:
     """
 
     def __init__(self, plan: LayoutPlan, borrow: Callable[[], Buffer], lend: Callable[[], None]) -> None:
-        array = plan.arrays[0]
-        self._extent = array.block_extent(plan.unit)
-        self._bounds = tuple(
-            None if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[:-2])
-        )
-        self._growable = array.growable
-        self._frame_shape = array.frame_shape
+        self._forms = forms_of(plan)
+        self._growable = plan.finest[0].growable
         self._single_frames = plan.unit in (WriteUnit.FRAME, WriteUnit.TILED_FRAME)
-        self._dtype = array.dtype
-        self._tiler = Tiler(array.frame_shape, array.tile) if plan.tiled_on_arrival else None
-        # What a frame that is not copied looks like: one tile that needs no cutting, or rows that are cut later.
-        self._is_one_tile = self._tiler is not None and array.tile == array.frame_shape
-        n_before = 2 if self._is_one_tile else len(array.axes) - 2
-        self._lent_shape = (*(1,) * n_before, *array.frame_shape)
-        self._tells_empty = bool(plan.z_steps)  # where other blocks wait for one that will not come
+        self._tiles = plan.tiled_on_arrival
+        # Memory of one camera holds tiles of another afterwards.
+        self._is_mixed = len(plan.finest) > 1
+        self._tells_empty = plan.halves_z  # where other blocks wait for one that will not come
         self._borrow = borrow
         self._lend = lend
         self._blocks: dict[Key, Block] = {}
@@ -127,15 +119,16 @@ class Assembler:
         if self._single_frames:
             if not copy and self.can_lend(frame):
                 self._lend()
-                lent = frame.reshape(self._lent_shape)
-                return Job(image, (*index, 0, 0), lent, [record], None, self._is_one_tile, is_lent=True)
+                form = self._forms[image]
+                lent = frame.reshape(form.lent_shape)
+                return Job(image, (*index, 0, 0), lent, [record], None, form.is_one_tile, is_lent=True)
             return self._pass_on(image, index, frame, record)
         key = self._key(image, index)
         block = self._blocks.get(key) or self._new_block(key)
         buffer, data = block.buffer, block.data
         if data is None or buffer is None:
             buffer = self._borrow()
-            data = np.ndarray(block.filled.shape + self._frame_shape, self._dtype, buffer)
+            data = self._data(block, buffer)
         local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
         data[local] = frame
         return Piece(key, block, local, record, data, buffer)
@@ -166,7 +159,7 @@ class Assembler:
             return
         if block.data is None:
             block.buffer = self._borrow()
-            block.data = np.ndarray(block.filled.shape + self._frame_shape, self._dtype, block.buffer)
+            block.data = self._data(block, block.buffer)
         local = tuple([i - o for i, o in zip(index, block.origin, strict=False)])
         block.data[local] = frame
         block.filled[local] = True
@@ -223,20 +216,27 @@ class Assembler:
 
     def _pass_on(self, image: int, index: tuple[int, ...], frame: np.ndarray, record: Record) -> Job:
         buffer = self._borrow()
-        if self._tiler is None:
-            data = np.ndarray((*(1 for _ in index), *self._frame_shape), self._dtype, buffer)
-            data[...] = frame
+        form = self._forms[image]
+        if self._tiles:
+            data = np.ndarray(form.tiler.shape, form.dtype, buffer)
+            if self._is_mixed and form.is_padded:
+                data.fill(0)
+            form.tiler.cut(frame, data)
         else:
-            data = np.ndarray(self._tiler.shape, self._dtype, buffer)
-            self._tiler.cut(frame, data)
-        return Job(image, (*index, 0, 0), data, [record], buffer, self._tiler is not None)
+            data = np.ndarray((*(1 for _ in index), *form.frame_shape), form.dtype, buffer)
+            data[...] = frame
+        return Job(image, (*index, 0, 0), data, [record], buffer, self._tiles)
+
+    def _data(self, block: Block, buffer: Buffer) -> np.ndarray:
+        form = self._forms[block.image]
+        return np.ndarray(block.filled.shape + form.frame_shape, form.dtype, buffer)
 
     def _key(self, image: int, index: tuple[int, ...]) -> Key:
-        return (image, *[i // e * e for i, e in zip(index, self._extent, strict=True)])
+        return (image, *self._forms[image].origin(index))
 
     def _new_block(self, key: Key) -> Block:
         image, *origin = key
-        shape = [e if b is None else min(e, b - o) for e, b, o in zip(self._extent, self._bounds, origin, strict=True)]
+        shape = self._forms[image].block_shape(origin)
         return Block(image=image, origin=(*origin, 0, 0), filled=np.zeros(shape, bool))
 
     def _job_of(self, key: Key, block: Block) -> Job | None:

@@ -319,7 +319,7 @@ def _times(shape: tuple[int, ...]) -> str:
 def _backend_cells(backend: Backend) -> list[Text]:
     can = backend.capabilities
     installed = Text("no", style="yellow") if missing_library(backend) else Text("yes", style="green")
-    units = dict.fromkeys(str(backend.unit(make_plan(settings, backend).arrays[0])) for settings in _typical_settings())
+    units = dict.fromkeys(str(make_plan(settings, backend).unit) for settings in _typical_settings())
     return [
         Text(backend.name, style="bold"),
         installed,

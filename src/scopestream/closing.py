@@ -259,7 +259,7 @@ class Closing:
 
     def _close_arrays(self) -> None:
         lengths = {}
-        if self._plan.arrays[0].growable:
+        if self._plan.finest[0].growable:
             lengths = {number: self._gate.lengths[array.image] for number, array in enumerate(self._plan.arrays)}
         self._delivery.close(lengths)
 

@@ -11,8 +11,7 @@ _PERCENTILES = (1.0, 99.8)
 class Contrast:
     """The window of every channel: the darkest 1st and the brightest 99.8th percentile of the sampled frames."""
 
-    def __init__(self, n_channels: int, frame_shape: tuple[int, int]) -> None:
-        self.steps = (max(1, frame_shape[0] // _SAMPLE_SIDE), max(1, frame_shape[1] // _SAMPLE_SIDE))
+    def __init__(self, n_channels: int) -> None:
         self._seen = [0] * n_channels
         self._windows: list[tuple[float, float] | None] = [None] * n_channels
 
@@ -22,7 +21,7 @@ class Contrast:
         return not seen & (seen - 1) or not seen % 64
 
     def add(self, channel: int, pixels: np.ndarray) -> None:
-        """Take every `steps`-th pixel of a frame into account."""
+        """Take some pixels of a frame into account, those at every `sample_steps`."""
         values = pixels.astype(np.float64)
         values = values[np.isfinite(values)]
         if values.size == 0:
@@ -37,6 +36,11 @@ class Contrast:
     def windows(self) -> tuple[tuple[float, float] | None, ...]:
         """(start, end) for each channel, None where nothing was seen; end is above start."""
         return tuple(None if w is None else (w[0], w[1] if w[1] > w[0] else _above(w[0])) for w in self._windows)
+
+
+def sample_steps(frame_shape: tuple[int, int]) -> tuple[int, int]:
+    """Along y and x, from one pixel of a frame that is looked at to the next."""
+    return max(1, frame_shape[0] // _SAMPLE_SIDE), max(1, frame_shape[1] // _SAMPLE_SIDE)
 
 
 def _above(low: float) -> float:

@@ -52,12 +52,12 @@ class Dataset:
 
     def lengths(self) -> list[int]:
         """Of the first axis of each image, in frames that came or are known not to come; planned where it is known."""
-        array = self.plan.arrays[0]
-        if not array.growable:
-            return [array.shape[0]] * len(self.plan.images)
+        plan = self.plan
+        if not plan.finest[0].growable:
+            return [plan.arrays[image.arrays[0]].shape[0] for image in plan.images]
         numbers = self.history.numbers[~self.history.are("failed")]
         lengths = np.zeros(len(self.plan.images), np.int64)
-        stride, _ = self.route.step(array.axes[0])
+        stride, _ = self.route.step(plan.finest[0].axes[0])
         np.maximum.at(lengths, self.route.images(numbers), numbers // stride + 1)
         return lengths.tolist()
 
@@ -116,13 +116,27 @@ def stored_settings(path: Path) -> AcquisitionSettings:
 
 
 def stored_tiling(plan: LayoutPlan) -> dict[str, Any]:
-    """`chunks` and `shards` of the settings, by name, as the documents of the finest arrays have them.
+    """`chunks` and `shards` of the settings, by name, as the documents of the finest arrays have them; of each camera.
 
     Which they are may have depended on the backend. Raises DatasetError when no document says it, and when they are
     not those of such an acquisition.
     """
+    if len(plan.finest) == 1:
+        return _found_tiling(plan, 0)
+    tilings = [_found_tiling(plan, view) for view in range(len(plan.finest))]
+    cameras = plan.settings.cameras
+    # Whether there are shards is the same for all.
+    shards = None if tilings[0]["shards"] is None else "auto"
+    own = [camera.model_copy(update=tiling) for camera, tiling in zip(cameras, tilings, strict=True)]
+    return {"cameras": tuple(own), "shards": shards}
+
+
+def _found_tiling(plan: LayoutPlan, view: int) -> dict[str, Any]:
+    """Of one camera."""
     problems = []
     for image in plan.images:
+        if image.view != view:
+            continue
         array = plan.arrays[image.arrays[0]]
         try:
             return _tiling(array, read_document(plan.root / array.path))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from scopestream.contract import Backend, BatchSink, Block, DurableSink, Sink
 from scopestream.contrast import Contrast
 from scopestream.diskspace import SpaceWatch
 from scopestream.failures import Failures
+from scopestream.forms import Form, forms_of
 from scopestream.framelog import FrameLog, Mark, Record
 from scopestream.levels import NextLevel, next_levels
 from scopestream.memory import page_aligned
@@ -23,8 +24,10 @@ from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 from scopestream.stack import Stack
 from scopestream.stats import Counters
-from scopestream.tiles import Tiler
+from scopestream.windows import Windows
 from scopestream.zsteps import Index
+
+T = TypeVar("T")
 
 
 class Delivery:
@@ -53,14 +56,14 @@ class Delivery:
         self._failures = failures
         self._locate = route.locate
         self._levels: Sequence[tuple[int, ...]] = [image.arrays for image in plan.images]
-        self._growable = plan.arrays[0].growable
-        self._tiler = Tiler(plan.arrays[0].frame_shape, plan.arrays[0].tile)
+        self._growable = plan.finest[0].growable
+        self._forms = forms_of(plan)
         self._takes_tiles = plan.tiled_on_arrival
-        self._batches = can.batches and plan.tiled_on_arrival and len(self._levels[0]) == 1
+        self._batches = can.batches and plan.tiled_on_arrival and max(map(len, self._levels)) == 1
         self._of_thread = threading.local()
         in_order = not can.any_order
-        self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.z_steps else None
-        self._channel_step = route.channel_step(plan)
+        self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.halves_z else None
+        self._windows = Windows(plan, route)
         min_free = plan.settings.min_free
         self._space = None if min_free is None else SpaceWatch(plan.root, min_free)
         self._sync_documents = sync_documents
@@ -68,7 +71,7 @@ class Delivery:
         self._publishing = threading.Lock()  # for what follows, and for the sink's flush, sync and close
         self._closed = False
         self._synced: Mark | None = None
-        self.contrast = Contrast(self._channel_step[1], plan.arrays[0].frame_shape)
+        self.contrast = Contrast(plan.n_windows)
 
     def store(self, jobs: Sequence[Job]) -> None:
         """Store blocks at every level. A record is logged as written only after its pixels are with the backend.
@@ -168,7 +171,7 @@ class Delivery:
             self._stack.add(0, job.image, job.origin, None)
             return
         try:
-            data = self._cut(job.data) if self._takes_tiles and not job.is_tiled else job.data
+            data = self._cut(job.image, job.data) if self._takes_tiles and not job.is_tiled else job.data
             n_bytes = self._write_levels(job.image, job.origin, data, final=job.is_final)
         except BaseException:
             self._failed(job.records)
@@ -183,12 +186,12 @@ class Delivery:
             self._failed(records)
             raise
         self._counters.written(records, n_bytes)
-        stride, count = self._channel_step
+        window_of = self._windows.of
         for job in jobs:
             for record in job.records:
-                channel = record.number // stride % count
-                if self.contrast.wants(channel):
-                    self.contrast.add(channel, self._pixels(job, record))
+                window = window_of(record.number)
+                if self.contrast.wants(window):
+                    self.contrast.add(window, self._pixels(job, record))
 
     def _failed(self, records: Sequence[Record]) -> None:
         self._counters.failed(records)
@@ -216,7 +219,7 @@ class Delivery:
                 self._stack.add(0, image, origin, data)
             return n_bytes
         for level in range(1, len(self._levels[image])):
-            data = self._next_levels()[level - 1](data)
+            data = self._next_levels(image)[level - 1](data)
             n_bytes += self._write(level, image, origin, data, final=final)
         return n_bytes
 
@@ -230,28 +233,38 @@ class Delivery:
         self._sink.write(array, origin, data, final=final)
         return data.nbytes
 
-    def _cut(self, data: np.ndarray) -> np.ndarray:
-        """A single frame in tiles, in memory of this thread that the next call uses again."""
-        if not hasattr(self._of_thread, "tiles"):
-            memory = page_aligned(prod(self._tiler.shape) * data.dtype.itemsize)
-            self._of_thread.tiles = np.ndarray(self._tiler.shape, data.dtype, memory)
-        tiles: np.ndarray = self._of_thread.tiles
-        self._tiler.cut(data[(0,) * (data.ndim - 2)], tiles)
+    def _cut(self, image: int, data: np.ndarray) -> np.ndarray:
+        """A single frame in tiles, in memory of this thread that the next call for that camera uses again."""
+        form = self._forms[image]
+        tiles = self._own("tiles", form.view, lambda: _new_tiles(form))
+        form.tiler.cut(data[(0,) * (data.ndim - 2)], tiles)
         return tiles
 
-    def _next_levels(self) -> Sequence[NextLevel]:
+    def _next_levels(self, image: int) -> Sequence[NextLevel]:
         """The steps of this thread, with memory that each of its blocks uses again."""
-        if not hasattr(self._of_thread, "steps"):
-            self._of_thread.steps = next_levels(self._plan)
-        steps: Sequence[NextLevel] = self._of_thread.steps
-        return steps
+        return self._own("steps", self._plan.images[image].view, lambda: next_levels(self._plan, image))
+
+    def _own(self, name: str, view: int, make: Callable[[], T]) -> T:
+        """What this thread has of its own for the frames of a camera."""
+        own: dict[str, Any] = self._of_thread.__dict__
+        key = f"{name} {view}"
+        if key not in own:
+            own[key] = make()
+        made: T = own[key]
+        return made
 
     def _pixels(self, job: Job, record: Record) -> np.ndarray:
         """Some pixels of one frame of a block."""
         assert job.data is not None, "a frame that was stored has pixels"
-        y, x = self.contrast.steps
+        form = self._forms[job.image]
+        y, x = form.sample_steps
         if job.is_tiled:
-            return self._tiler.every(job.data, (y, x))
+            return form.tiler.every(job.data, (y, x))
         _, index = self._locate(record.number)
         frame: np.ndarray = job.data[tuple([i - o for i, o in zip(index, job.origin, strict=False)])]
         return frame[::y, ::x]
+
+
+def _new_tiles(form: Form) -> np.ndarray:
+    memory = page_aligned(prod(form.tiler.shape) * form.dtype.itemsize)
+    return np.ndarray(form.tiler.shape, form.dtype, memory)

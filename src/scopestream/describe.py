@@ -29,8 +29,8 @@ def shape_text(axes: tuple[str, ...], shape: tuple[int, ...] | None, growable: b
 
 def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
     """What a plan comes to, as (label, value)."""
-    array, settings = plan.arrays[0], plan.settings
-    levels = len(plan.images[0].arrays)
+    settings = plan.settings
+    most, least = (choose(len(image.arrays) for image in plan.images) for choose in (max, min))
     z = "" if settings.halved_z is None else " x 2"
     rows = [
         ("path", settings.path),
@@ -42,16 +42,13 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
         (
             "arrays",
             f"{len(plan.arrays)} ("
-            + (f"{levels} levels each, {settings.downscale} of 2 x 2{z})" if levels > 1 else "1 level each)"),
+            + (
+                f"{least if least == most else f'{least} to {most}'} levels each, {settings.downscale} of 2 x 2{z})"
+                if most > 1
+                else "1 level each)"
+            ),
         ),
-        ("shape", shape_text(array.axes, array.shape, array.growable) + f"  {array.dtype}"),
-        ("chunk", f"{shape_text(array.axes, array.chunks)}  {size_text(_nbytes(array.chunks, array.dtype.itemsize))}"),
-        (
-            "shard",
-            "none: every chunk is a file"
-            if array.shards is None
-            else f"{shape_text(array.axes, array.shards)}  {size_text(_nbytes(array.shards, array.dtype.itemsize))}",
-        ),
+        *(row for view in range(len(plan.finest)) for row in _shape_rows(plan, view)),
         ("codec", settings.codec.name + (f" level {settings.codec.level}" if settings.codec.name != "none" else "")),
         ("frames", "unbounded" if plan.n_frames is None else str(plan.n_frames)),
         ("data files", "unbounded" if plan.n_files is None else str(plan.n_files)),
@@ -66,6 +63,36 @@ def plan_rows(plan: LayoutPlan) -> list[tuple[str, str]]:
         for fit in sorted(plan.fits, key=lambda fit: (bool(fit.problems), fit.peak_bytes))
     ]
     return rows
+
+
+def _shape_rows(plan: LayoutPlan, view: int) -> list[tuple[str, str]]:
+    """Shapes of the finest arrays of one camera."""
+    array = plan.finest[view]
+    of = f", {plan.settings.cameras[view].name}" if len(plan.finest) > 1 else ""
+    shape = shape_text(array.axes, array.shape, array.growable)
+    if not plan.is_regular:
+        found = [plan.arrays[image.arrays[0]].shape for image in plan.images if image.view == view]
+        smallest = tuple(map(min, *found)) if found[1:] else found[0]
+        largest = tuple(map(max, *found)) if found[1:] else found[0]
+        shape = " ".join(
+            text if few == many else f"{text.partition('=')[0]}={few}..{many}"
+            for text, few, many in zip(
+                shape_text(array.axes, largest, array.growable).split(), smallest, largest, strict=True
+            )
+        )
+    return [
+        (f"shape{of}", f"{shape}  {array.dtype}"),
+        (
+            f"chunk{of}",
+            f"{shape_text(array.axes, array.chunks)}  {size_text(_nbytes(array.chunks, array.dtype.itemsize))}",
+        ),
+        (
+            f"shard{of}",
+            "none: every chunk is a file"
+            if array.shards is None
+            else f"{shape_text(array.axes, array.shards)}  {size_text(_nbytes(array.shards, array.dtype.itemsize))}",
+        ),
+    ]
 
 
 def plan_text(plan: LayoutPlan) -> str:

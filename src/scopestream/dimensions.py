@@ -115,6 +115,10 @@ class Position(Model):
 
     `x`, `y` and `z` are stage coordinates of the first pixel, in the units of the axes of the same name. `row` and
     `column` name the well of a plate; positions of the same well are its fields, in order.
+
+    What differs from the dimensions here, by the name of the dimension: `counts` has how many of its items this
+    position has (the first ones), `scales` the step from one to the next. `channels` are its channels, in place of
+    those of the channel dimension; how many it has follows from them.
     """
 
     name: Name
@@ -124,6 +128,31 @@ class Position(Model):
     row: WellName | None = None
     column: WellName | None = None
     acquisition: int | None = Field(default=None, ge=0)
+    counts: dict[str, int] | None = None
+    scales: dict[str, float] | None = None
+    channels: tuple[Channel, ...] | None = None
+
+    if TYPE_CHECKING:  # what validation takes, which is more than what it leaves
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            x: float | None = None,
+            y: float | None = None,
+            z: float | None = None,
+            row: str | int | None = None,
+            column: str | int | None = None,
+            acquisition: int | None = None,
+            counts: Mapping[str, int] | None = None,
+            scales: Mapping[str, float] | None = None,
+            channels: Sequence[Channel | Mapping[str, Any] | str] | None = None,
+        ) -> None: ...
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _named_channels(cls, value: object) -> object:
+        return [_channel_from(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     @field_validator("name")
     @classmethod
@@ -142,10 +171,33 @@ class Position(Model):
         return name
 
     @model_validator(mode="after")
-    def _whole_well(self) -> Position:
+    def _agrees_with_itself(self) -> Position:
+        problems = []
         if (self.row is None) != (self.column is None):
-            raise ValueError(f"position {self.name!r} names only one of row and column; a well needs both")
+            problems.append("names only one of row and column; a well needs both")
+        for name, count in (self.counts or {}).items():
+            if not 1 <= count <= _MAX_COUNT:
+                problems.append(f"has {count} of {short_repr(name)}; each position has at least one item of each")
+        for name, scale in (self.scales or {}).items():
+            if not (isfinite(scale) and scale > 0):
+                problems.append(f"has scale {scale} along {short_repr(name)}; it must be finite and greater than 0")
+        names = [channel.name for channel in self.channels or ()]
+        if self.channels is not None and not names:
+            problems.append("has no channels: channels is empty")
+        if duplicates := repeated(names):
+            problems.append(f"repeats channels {', '.join(map(repr, duplicates[:10]))}")
+        if problems:
+            raise ValueError(f"position {self.name!r} " + "; it ".join(problems))
         return self
+
+    @property
+    def is_like_others(self) -> bool:
+        """Whether it has what the dimensions say, and nothing of its own."""
+        return not (self.counts or self.scales or self.channels)
+
+
+def _channel_from(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _position_from(value: object, number: int) -> object:
@@ -208,7 +260,7 @@ class Dimension(Model):
             if values["type"] == "position":
                 coords = [_position_from(item, number) for number, item in enumerate(coords)]
             elif values["type"] == "channel":
-                coords = [{"name": item} if isinstance(item, str) else item for item in coords]
+                coords = [_channel_from(item) for item in coords]
             else:
                 coords = [str(item) if isinstance(item, (int, float)) else item for item in coords]
             values["coords"] = tuple(coords)

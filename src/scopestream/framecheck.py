@@ -37,9 +37,9 @@ class FrameCheck:
         self.seen = np.zeros(len(self._written), bool)
         self.corrupt = np.zeros(len(self._written), bool)
         self._in_doubt = np.zeros(len(self._written), bool) if in_doubt is None else in_doubt
-        # Libraries leave out files in which every pixel is zero.
-        array = dataset.plan.arrays[0]
-        self._black = crc32c(np.zeros(array.frame_shape, array.dtype))
+        # Libraries leave out files in which every pixel is zero. Cameras take turns in the numbers.
+        black = [crc32c(np.zeros(array.frame_shape, array.dtype)) for array in dataset.plan.finest]
+        self._black = np.array(black)[self._history.numbers % len(black)]
 
     @property
     def lost(self) -> np.ndarray:

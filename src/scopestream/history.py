@@ -13,7 +13,6 @@ from scopestream.plan import LayoutPlan
 from scopestream.untrusted import lines, open_regular
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-_UNBOUNDED = 1 << 62
 _NO_CHECKSUM = -1
 
 
@@ -34,7 +33,7 @@ class History:
 
     def __init__(self, plan: LayoutPlan) -> None:
         numbers, statuses, checksums, ends = array("q"), array("B"), array("q"), array("q")
-        total = _UNBOUNDED if plan.n_frames is None else plan.n_frames
+        has_place = plan.places.has
         self.n_damaged = synced = 0
         try:
             log = open_regular(plan.root / FRAME_LOG)
@@ -44,7 +43,7 @@ class History:
             raise DatasetError(f"{plan.root / FRAME_LOG} cannot be read: {error.strerror or error}.") from error
         for line in () if log is None else lines(log):
             record = None if line is None else parse_record(line)
-            if record is None or record["frame"] >= total:
+            if record is None or not has_place(record["frame"]):
                 mark = None if line is None else parse_mark(line)
                 synced = max(synced, mark or 0)
                 self.n_damaged += mark is None and (line is None or (line.endswith(b"\n") and bool(line.strip())))

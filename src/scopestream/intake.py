@@ -20,7 +20,7 @@ from scopestream.assemble import Assembler, Block, Gone, Job, Key, Piece
 from scopestream.checksum import crc32c
 from scopestream.dataset import Dataset
 from scopestream.delivery import Delivery
-from scopestream.errors import FrameIndexError, MemoryLimitError, StreamFullError, WriteError
+from scopestream.errors import MemoryLimitError, StreamFullError, WriteError
 from scopestream.framelog import Record
 from scopestream.gate import Gate
 from scopestream.jsontext import to_json
@@ -35,8 +35,9 @@ _SKIPPED_AT_ONCE = 4096  # frames whose lines are logged by one write
 
 
 # A frame that is in, as a bare tuple, which takes a tenth of the time of any class: its number, image and index, where
-# its pixels are, when its call began in ns, how many frames are in with it, the jobs before its own, `next` after it.
-_Frame = tuple[int, int, tuple[int, ...], Job | Piece, int, int, int, int]
+# its pixels are, when its call began in ns, how many frames are in with it, the jobs before its own, its lane, and what
+# is next in that lane.
+_Frame = tuple[int, int, tuple[int, ...], Job | Piece, int, int, int, int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +47,7 @@ class _Gap:
     gone: Gone
     n_gone: int
     n_before: int
+    lane: int
     next: int
     blocks: dict[Key, Block] = field(default_factory=dict)
     complete: dict[Key, Job] = field(default_factory=dict)
@@ -64,7 +66,8 @@ class _Open:
 class Intake:
     """Takes frames for a stream, whose lock its caller holds.
 
-    next        frame that the next `append` fills, in acquisition order
+    next        by camera, the frame that its next `append` fills, in acquisition order
+    after       the frame that `append` fills after that one: frames that were there when the stream went on stay
     unfinished  whether a call was interrupted: `recover` comes before anything else then
     """
 
@@ -73,7 +76,7 @@ class Intake:
     ) -> None:
         self._plan = plan
         self._locate = route.locate
-        self._n_frames = plan.n_frames
+        self._places, self._n_lanes = plan.places, plan.places.n_cameras
         self._checksums = plan.settings.checksums
         self._drops = plan.settings.on_full == "drop"
         self._in_order = in_order
@@ -83,11 +86,12 @@ class Intake:
         patience: Patience = "block" if plan.settings.on_full == "block" else "raise"
         self._assembler = Assembler(plan, partial(writer.borrow, patience), partial(writer.lend, patience))
         # In order, no more than planned can wait.
-        self._ledger = Ledger(plan) if plan.z_steps and not in_order else None
+        self._ledger = Ledger(plan) if plan.halves_z and not in_order else None
         self._taken: _Frame | _Gap | _Open | None = None
         self._out: tuple[int, list[Job]] = (0, [])  # jobs that the writer has, and those that it gets next
         self.unfinished = False
-        self.next = 0
+        self.next = list(range(self._n_lanes))
+        self.after = gate.after
 
     def restore(self, dataset: Dataset, delivery: Delivery) -> None:
         """Go on with what is there. Raises DatasetError when it cannot be read, MemoryLimitError when it does not fit.
@@ -103,61 +107,67 @@ class Intake:
             delivery.restore(image, origin, pixels)
             if self._ledger is not None:
                 self._ledger.add(image, origin)
-        self.next = self._gate.free_from(0)
-
-    def after(self, number: int) -> int:
-        """The frame that `append` fills after that one: frames that were there when the stream went on stay."""
-        return self._gate.free_from(number + 1)
+        self.next = [self._gate.first(lane) for lane in range(self._n_lanes)]
 
     def put(
         self,
         number: int,
+        lane: int,
         after: int,
         frame: np.ndarray,
         metadata: Mapping[str, Any] | None,
         started: int,
         copy: bool,
     ) -> None:
-        """Take the frame of that number, by a call that began at `started`; `next` is `after` then."""
+        """Take the frame of that number, by a call that began at `started`; `next` of its lane is `after` then."""
         frame = self._gate.frame(frame, number, self._counters.frames_in)
         self._gate.place(number)
         text = None if metadata is None else to_json(metadata, "the frame was not consumed")
         record = Record(number, time(), text, self._checksum(frame, copy))
         try:
-            self._take(record, after, frame, started, copy)
+            self._take(record, lane, after, frame, started, copy)
             self._send()
         except BaseException:
             self.recover()
             raise
         self.unfinished = False
 
-    def extend(self, frames: np.ndarray, metadata: Sequence[str | None], started: int, *, copy: bool) -> None:
-        """Take the next frames, which the gate has checked."""
+    def extend(
+        self, frames: np.ndarray, metadata: Sequence[str | None], lane: int, started: int, *, copy: bool
+    ) -> None:
+        """Take the next frames of a camera, which the gate has checked."""
         now, n_together = time(), self._writer.n_together
         try:
             for frame, text in zip(frames, metadata, strict=True):
                 if len(self._out[1]) >= n_together:
                     self._send()
-                record = Record(self.next, now, text, self._checksum(frame, copy))
-                self._take(record, self.after(self.next), frame, started, copy)
+                number = self.next[lane]
+                record = Record(number, now, text, self._checksum(frame, copy))
+                self._take(record, lane, self.after(number), frame, started, copy)
             self._send()
         except BaseException:
             self.recover()
             raise
         self.unfinished = False
 
-    def skip(self, n: int, reason: str | None) -> None:
-        """The next `n` frames will not come, but for those that came already. `reason` is JSON."""
-        end, taken = self.next + n, self._gate.taken
+    def skip(self, n: int, reason: str | None, lane: int) -> None:
+        """The next `n` frames of a camera will not come, but for those that came already. `reason` is JSON.
+
+        The gate has checked that there are so many.
+        """
+        first, taken = self.next[lane], self._gate.taken
         try:
-            while self.next < end:
-                numbers = range(self.next, min(self.next + _SKIPPED_AT_ONCE, end))
+            while n:
+                numbers = self._places.ahead(first, min(n, _SKIPPED_AT_ONCE))
                 left = [number for number in numbers if number not in taken]
-                after = self._gate.free_from(numbers.stop)
-                self._leave_out(numbers if len(left) == len(numbers) else left, "skipped", reason, after)
+                after = self.after(numbers[-1])
+                gone = numbers if len(left) == len(numbers) else left
+                self._leave_out(gone, "skipped", reason, lane, after)
                 self._send()
                 if self._writer.queue_depth > _SKIPPED_AT_ONCE:  # places without a frame wait for no memory
                     self._writer.drain()
+                n -= len(numbers)
+                first = self._places.first_from(numbers[-1] + self._n_lanes)
         except BaseException:
             self.recover()
             raise
@@ -169,7 +179,7 @@ class Intake:
         try:
             for first in range(0, len(numbers), _SKIPPED_AT_ONCE):
                 left = [number for number in numbers[first : first + _SKIPPED_AT_ONCE] if number not in taken]
-                self._leave_out(left, "skipped", reason, self.next)
+                self._leave_out(left, "skipped", reason, 0, self.next[0])
                 self._send()
                 if self._writer.queue_depth > _SKIPPED_AT_ONCE:
                     self._writer.drain()
@@ -177,16 +187,6 @@ class Intake:
             self.recover()
             raise
         self.unfinished = False
-
-    def check_skip(self, n: int) -> None:
-        """Raise FrameIndexError when there are no `n` frames to skip."""
-        if n < 0:
-            raise FrameIndexError(f"Cannot skip {n} frames.")
-        total = self._n_frames
-        if total is not None and self.next + n > total:
-            raise FrameIndexError(
-                f"Cannot skip {n} frames: only {total - self.next} of {total} are left. Nothing was skipped."
-            )
 
     def store_open(self) -> None:
         """Return when the backend has every frame that is in. Unfinished blocks come again when they are complete."""
@@ -214,7 +214,7 @@ class Intake:
             return None
         return crc32c(frame)
 
-    def _take(self, record: Record, after: int, frame: np.ndarray, started: int, copy: bool) -> None:
+    def _take(self, record: Record, lane: int, after: int, frame: np.ndarray, started: int, copy: bool) -> None:
         """Take a frame that was checked; raises before it is in."""
         number = record.number
         image, index = self._locate(number)
@@ -227,7 +227,7 @@ class Intake:
             self.unfinished = False
             if not self._drops:
                 raise
-            self._leave_out([number], "dropped", '"the disk was behind the camera"', after)
+            self._leave_out([number], "dropped", '"the disk was behind the camera"', lane, after)
             return
         except (MemoryLimitError, WriteError):
             self.unfinished = False  # nothing was borrowed
@@ -235,18 +235,18 @@ class Intake:
         n_submitted, waiting = self._out
         frames_in = self._counters.frames_in + 1
         n_before = n_submitted + len(waiting)
-        taken = (number, image, index, piece, started, frames_in, n_before, after)
+        taken = (number, image, index, piece, started, frames_in, n_before, lane, after)
         self._taken = taken  # it is in
         self._settle_frame(taken)
 
     def _leave_out(
-        self, numbers: Sequence[int], status: Literal["skipped", "dropped"], reason: str | None, after: int
+        self, numbers: Sequence[int], status: Literal["skipped", "dropped"], reason: str | None, lane: int, after: int
     ) -> None:
         n_submitted, waiting = self._out
         n_gone = len(numbers) + (
             self._counters.frames_skipped if status == "skipped" else self._counters.frames_dropped
         )
-        gap = _Gap(Gone(numbers, time(), status, reason), n_gone, n_submitted + len(waiting), after)
+        gap = _Gap(Gone(numbers, time(), status, reason), n_gone, n_submitted + len(waiting), lane, after)
         self.unfinished = True
         self._taken = gap
         self._settle()
@@ -274,7 +274,8 @@ class Intake:
             self._settle_frame(taken)
 
     def _settle_frame(self, taken: _Frame) -> None:
-        number, image, index, piece, started, frames_in, n_before, self.next = taken
+        number, image, index, piece, started, frames_in, n_before, lane, after = taken
+        self.next[lane] = after
         self._gate.took(number, image, index)
         self._counters.accepted(number, started, frames_in)
         job = piece if isinstance(piece, Job) else self._assembler.settle(piece)
@@ -295,7 +296,7 @@ class Intake:
             self._counters.frames_skipped = gap.n_gone
         else:
             self._counters.frames_dropped = gap.n_gone
-        self.next = gap.next
+        self.next[gap.lane] = gap.next
         self._taken = None
 
     def _settle_open(self, taken: _Open) -> None:

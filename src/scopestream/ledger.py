@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scopestream.errors import MemoryLimitError
-from scopestream.plan import LayoutPlan
+from scopestream.forms import forms_of
+from scopestream.plan import LayoutPlan, z_steps_by_image
 from scopestream.zsteps import Index
 
 Key = tuple[int, int, Index]  # level of the finer blocks, image, origin of the block that they become
@@ -14,10 +15,9 @@ class Ledger:
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._limit = plan.pair_bytes + plan.spare_pair_bytes
-        self._steps = plan.z_steps
-        self._bytes = [step.waiting_bytes for step in self._steps]
-        self._growth = sum(self._bytes)
-        self._extent = plan.arrays[0].block_extent(plan.unit)
+        self._steps = z_steps_by_image(plan)
+        self._growth = max(sum(step.waiting_bytes for step in steps) for steps in set(self._steps))
+        self._forms = forms_of(plan)
         self._waiting: set[Key] = set()
         self._held = 0
         # What the last block changes: (image, origin), keys that wait from now on, keys that do not, bytes held then.
@@ -27,8 +27,8 @@ class Ledger:
         """Raise MemoryLimitError when the block of the frame at `index` could not wait for its counterpart."""
         if self._held + self._growth <= self._limit:
             return
-        origin: Index = (*(i // e * e for i, e in zip(index, self._extent, strict=True)), 0, 0)
-        for level, step in enumerate(self._steps):
+        origin: Index = (*self._forms[image].origin(index), 0, 0)
+        for level, step in enumerate(self._steps[image]):
             key = step.coarse_origin(origin)
             if step.n_parts(origin) == 2:
                 if (level, image, key) in self._waiting:
@@ -52,12 +52,12 @@ class Ledger:
 
     def _changes(self, image: int, origin: Index) -> tuple[tuple[int, Index], list[Key], list[Key], int]:
         first, goes, held = (image, origin), list[Key](), self._held
-        for level, step in enumerate(self._steps):
+        for level, step in enumerate(self._steps[image]):
             key = (level, image, step.coarse_origin(origin))
             if step.n_parts(origin) == 2:
                 if key not in self._waiting:
-                    return first, [key], goes, held + self._bytes[level]
+                    return first, [key], goes, held + step.waiting_bytes
                 goes.append(key)
-                held -= self._bytes[level]
+                held -= step.waiting_bytes
             origin = key[2]
         return first, [], goes, held

@@ -22,9 +22,9 @@ class NextLevel(Protocol):
         """One block or two, which become one, as blocks of the next level."""
 
 
-def next_levels(plan: LayoutPlan) -> Sequence[NextLevel]:
-    """The steps from each level to the next, for one thread."""
-    levels = [plan.arrays[number] for number in plan.images[0].arrays]
+def next_levels(plan: LayoutPlan, image: int = 0) -> Sequence[NextLevel]:
+    """The steps from each level of an image to the next, for one thread; those of all images of a camera are alike."""
+    levels = [plan.arrays[number] for number in plan.images[image].arrays]
     halver = Halver(levels[0].dtype, plan.settings.downscale)
     steps = pairwise(levels)
     if plan.unit is not WriteUnit.TILED_FRAME:

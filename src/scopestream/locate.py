@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
+from scopestream.axes import part_at
+from scopestream.dimensions import Dimension, Position
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
 
@@ -69,54 +71,93 @@ class Locator:
 
     def __init__(self, plan: LayoutPlan) -> None:
         self._loop = plan.loop
-        self._items = [{name: i for i, name in enumerate(dimension.item_names)} for dimension in plan.loop]
         self._known = frozenset(dimension.name for dimension in plan.loop)
+        self._items = [_numbers(dimension) for dimension in plan.loop]
+        # Positions come first, since they may have counts and channels of their own.
+        self._at = next((n for n, dimension in enumerate(plan.loop) if dimension.type == "position"), None)
+        self._has_own = any(not position.is_like_others for position in self._positions)
+
+    @property
+    def _positions(self) -> tuple[Position, ...]:
+        return () if self._at is None else self._loop[self._at].positions
 
     def coords(self, index: Mapping[str, int | str]) -> tuple[int, ...]:
         """One integer for each dimension, in acquisition order. Raises FrameIndexError that says what is wrong."""
         problems = [f"there is no dimension {name!r}" for name in index if name not in self._known]
-        coords = []
-        for dimension, items in zip(self._loop, self._items, strict=True):
-            value = index.get(dimension.name, 0 if dimension.count == 1 else None)
-            if isinstance(value, str):
-                if value not in items:
-                    names = ", ".join(items) or "no names"
-                    problems.append(f"{dimension.name!r} has no item {value!r} (it has {names})")
-                coords.append(items.get(value, 0))
-            elif value is None:
-                problems.append(f"{dimension.name!r} is missing")
-            elif not hasattr(value, "__index__"):
-                problems.append(f"{dimension.name!r} is {value!r}, which is neither a whole number nor a name")
-            else:
-                number = operator.index(value)
-                if number < 0 or (dimension.count is not None and number >= dimension.count):
-                    problems.append(
-                        f"{dimension.name!r} has no item {number} (it has {dimension.count or 'any from 0'})"
-                    )
-                coords.append(number)
+        loop, items, whose = self._loop_at(index)
+        coords = [_read(d, numbers, index, problems, whose) for d, numbers in zip(loop, items, strict=True)]
         if problems:
             raise FrameIndexError(
                 f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written."
             )
         return tuple(coords)
 
-    def all_coords(self, index: Mapping[str, int | str]) -> Iterator[tuple[int, ...]]:
-        """`coords` of each place at `index`: a dimension that it leaves out stands for all of its items.
+    def all_coords(self, index: Mapping[str, int | str]) -> list[tuple[int, ...]]:
+        """`coords` of each place at `index`: a dimension that it leaves out stands for all items that there are.
 
-        Raises FrameIndexError, also when a dimension without a count is left out.
+        Raises FrameIndexError when there is no such place, or when a dimension without a count is left out.
         """
-        left_out = [dimension for dimension in self._loop if dimension.name not in index]
+        if self._at is not None and (name := self._loop[self._at].name) not in index:
+            found: list[tuple[int, ...]] = []
+            problems: list[FrameIndexError] = []
+            for number in range(len(self._positions)):
+                try:
+                    found += self.all_coords({**index, name: number})
+                except FrameIndexError as error:  # other positions may have more
+                    problems.append(error)
+            if not found:
+                raise problems[0]
+            return found
+        left_out = [dimension for dimension in self._loop_at(index)[0] if dimension.name not in index]
         items = [range(dimension.count) for dimension in left_out if dimension.count is not None]
         if len(items) < len(left_out):
-            self.coords(index)  # says what is missing
+            return [self.coords(index)]  # which says what is missing
         names = [dimension.name for dimension in left_out]
-        for choice in product(*items):
-            yield self.coords({**index, **dict(zip(names, choice, strict=True))})
+        return [self.coords({**index, **dict(zip(names, choice, strict=True))}) for choice in product(*items)]
+
+    def _loop_at(self, index: Mapping[str, int | str]) -> tuple[Sequence[Dimension], list[dict[str, int]], str]:
+        """The dimensions as the position of `index` has them, their items by name, and words for whose they are."""
+        if self._has_own and self._at is not None:
+            number = _read(self._loop[self._at], self._items[self._at], index, [], "")
+            position = self._positions[number]
+            if not position.is_like_others:
+                loop = tuple([part_at(dimension, position) for dimension in self._loop])
+                return loop, [_numbers(dimension) for dimension in loop], f"position {position.name!r} has"
+        return self._loop, self._items, "it has"
 
     def text(self, coords: Sequence[int]) -> str:
         """A place in words: t=3 p=right c=GFP."""
+        loop = self._loop
+        if self._has_own and self._at is not None:
+            loop = tuple([part_at(dimension, self._positions[coords[self._at]]) for dimension in loop])
         parts = []
-        for dimension, number in zip(self._loop, coords, strict=True):
+        for dimension, number in zip(loop, coords, strict=True):
             names = dimension.item_names
             parts.append(f"{dimension.name}={names[number] if number < len(names) else number}")
         return " ".join(parts) or "the only place"
+
+
+def _numbers(dimension: Dimension) -> dict[str, int]:
+    return {name: number for number, name in enumerate(dimension.item_names)}
+
+
+def _read(
+    dimension: Dimension, items: Mapping[str, int], index: Mapping[str, int | str], problems: list[str], whose: str
+) -> int:
+    """The item of a dimension that an index means; 0 where `problems` gets one more."""
+    value = index.get(dimension.name, 0 if dimension.count == 1 else None)
+    if isinstance(value, str):
+        if value not in items:
+            problems.append(f"{dimension.name!r} has no item {value!r} ({whose} {', '.join(items) or 'no names'})")
+        return items.get(value, 0)
+    if value is None:
+        problems.append(f"{dimension.name!r} is missing")
+        return 0
+    if not hasattr(value, "__index__"):
+        problems.append(f"{dimension.name!r} is {value!r}, which is neither a whole number nor a name")
+        return 0
+    number = operator.index(value)
+    if number < 0 or (dimension.count is not None and number >= dimension.count):
+        problems.append(f"{dimension.name!r} has no item {number} ({whose} {dimension.count or 'any from 0'})")
+        return 0
+    return number

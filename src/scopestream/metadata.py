@@ -43,10 +43,10 @@ class MetadataWriter:
         plan = self._plan
         replace_file(plan.root / "scopestream" / "settings.json", plan.settings.model_dump_json(indent=2).encode())
         self.write_collections()
-        self._write_images([None] * _n_channels(plan))
+        self._write_images([None] * plan.n_windows)
         if plan.kind != "image":
             self._write_xml({}, [])
-        self._write_root([None] * _n_channels(plan))
+        self._write_root([None] * plan.n_windows)
 
     def adopt(self, attributes: Mapping[str, Any]) -> None:
         """Keep what the root document of a dataset has besides what is written here."""
@@ -55,7 +55,7 @@ class MetadataWriter:
     def go_on(self, attributes: Mapping[str, Any]) -> None:
         """Let the root, with these attributes, say that frames come again."""
         self.adopt(attributes)
-        self._write_root([None] * _n_channels(self._plan))
+        self._write_root([None] * self._plan.n_windows)
 
     def sync(self) -> None:
         """Let all documents survive a power loss, and from now on whatever is written after them.
@@ -75,7 +75,7 @@ class MetadataWriter:
         if len(json.dumps(extra, indent=2)) > MAX_DOCUMENT_BYTES // 2:
             raise MetadataError("That is more metadata than a document can hold; nothing was changed.")
         self._extra = extra
-        self._write_root([None] * _n_channels(self._plan))
+        self._write_root([None] * self._plan.n_windows)
 
     def finish(
         self,
@@ -92,7 +92,7 @@ class MetadataWriter:
         counts      frames by what became of them
         statistics  how the acquisition went, by name
         lengths     of the first axis by image, where it is growable
-        windows     (start, end) of each channel, None where no frame was seen
+        windows     (start, end) of each window of the plan, None where no frame was seen
         records     the frame log
         """
         self._state.update(status=status, frames=dict(counts), statistics=dict(statistics))
@@ -158,7 +158,7 @@ class MetadataWriter:
 
 def image_attributes(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> dict[str, Any]:
     """The `ome` attributes of an image group: multiscales and omero (OME-Zarr 0.5)."""
-    axes = plan.settings.axes
+    axes = image.dimensions
     multiscale = v05.Multiscale(
         name=image.name,
         axes=[
@@ -174,7 +174,7 @@ def image_attributes(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> di
 
 def _dataset(plan: LayoutPlan, image: ImagePlan, array: ArrayPlan) -> v05.Dataset:
     """Scale and translation of one level: the first pixel of level n lies (pixel_n - pixel_0) / 2 further in."""
-    axes = plan.settings.axes
+    axes = image.dimensions
     factors = [1.0] * (len(axes) - 2) + [float(2**array.level)] * 2
     if (z := plan.settings.halved_z) is not None:  # until one plane is left
         factors[z] = float(2 ** min(array.level, ((axes[z].count or 1) - 1).bit_length()))
@@ -195,15 +195,15 @@ def _dataset(plan: LayoutPlan, image: ImagePlan, array: ArrayPlan) -> v05.Datase
 
 
 def _omero(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> v05.Omero:
-    dtype = plan.arrays[0].dtype
-    axis = next((axis for axis in plan.settings.axes if axis.type == "channel"), None)
-    count = len(windows)
+    dtype = plan.finest[image.view].dtype
+    axis = next((axis for axis in image.dimensions if axis.type == "channel"), None)
+    count = len(image.windows)
     channels = list(axis.channels) if axis is not None else []
     low, high = _dtype_range(dtype)
     documents = []
-    for number, window in enumerate(windows):
+    for number, window in enumerate(image.windows):
         channel = channels[number] if channels else None
-        start, end = window or (low, high)
+        start, end = windows[window] or (low, high)
         fallback = "#ffffff" if count == 1 else _COLORS[number % len(_COLORS)]
         documents.append(
             v05.OmeroChannel(
@@ -218,17 +218,13 @@ def _omero(plan: LayoutPlan, image: ImagePlan, windows: Windows) -> v05.Omero:
         )
     model: Literal["color", "greyscale"] = "color" if count > 1 else "greyscale"
     return v05.Omero(
-        channels=documents, rdefs=v05.OmeroRenderingDefs(model=model, defaultT=0, defaultZ=_middle_z(plan))
+        channels=documents, rdefs=v05.OmeroRenderingDefs(model=model, defaultT=0, defaultZ=_middle_z(image))
     )
 
 
-def _middle_z(plan: LayoutPlan) -> int:
-    z = next((axis for axis in plan.settings.axes[:-2] if axis.type == "space"), None)
+def _middle_z(image: ImagePlan) -> int:
+    z = next((axis for axis in image.dimensions[:-2] if axis.type == "space"), None)
     return 0 if z is None else (z.count or 1) // 2
-
-
-def _n_channels(plan: LayoutPlan) -> int:
-    return next((axis.count or 1 for axis in plan.settings.axes if axis.type == "channel"), 1)
 
 
 def _dtype_range(dtype: np.dtype) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from ome_types.model import (
 
 from scopestream.dimensions import Dimension
 from scopestream.plan import ImagePlan, LayoutPlan
+from scopestream.route import Route
 
 # A plane costs some 150 bytes of XML, and readers hold the whole document: past this, the frame log has the times.
 MAX_PLANES = 100_000
@@ -53,14 +54,15 @@ def _image(
     lengths: Mapping[int, int],
     planes: dict[tuple[int, int, int], Plane],
 ) -> Image:
-    axes = {axis.type if axis.type != "space" else axis.name: axis for axis in plan.settings.axes}
+    dimensions = image.dimensions
+    axes = {axis.type if axis.type != "space" else axis.name: axis for axis in dimensions}
     array = plan.arrays[image.arrays[0]]
     sizes = dict(zip(array.axes, array.shape, strict=True))
     if array.growable:
         sizes[array.axes[0]] = lengths.get(number, 0)
     time, channel = axes.get("time"), axes.get("channel") or axes.get("other")
-    y, x = plan.settings.axes[-2:]
-    z = next((axis for axis in plan.settings.axes[:-2] if axis.type == "space"), None)
+    y, x = dimensions[-2:]
+    z = next((axis for axis in dimensions[:-2] if axis.type == "space"), None)
 
     def size(axis: Dimension | None) -> int:
         return max(sizes[axis.name], 1) if axis is not None else 1  # OME-XML has no empty images
@@ -113,9 +115,8 @@ def _channels(number: int, axis: Dimension | None, count: int) -> list[Channel]:
 def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int, dict[tuple[int, int, int], Plane]]:
     """Planes by image and (T, C, Z), of frames whose metadata OME-XML has a place for."""
     by_path = {image.path: number for number, image in enumerate(plan.images)}
-    role: dict[str, str] = {}
-    for axis in plan.settings.axes[:-2]:
-        role[axis.name] = {"time": "t", "space": "z"}.get(axis.type, "c")
+    roles = [{"time": "t", "space": "z"}.get(axis.type, "c") for axis in plan.settings.axes[:-2]]
+    route = Route(plan)
     units = _stage_units(plan)
     planes: dict[int, dict[tuple[int, int, int], Plane]] = {}
     n_planes = 0
@@ -123,6 +124,8 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
         metadata = record.get("metadata")
         number = by_path.get(record["image"])
         if record["status"] != "written" or not isinstance(metadata, dict) or n_planes >= MAX_PLANES or number is None:
+            continue
+        if not plan.places.has(record["frame"]):
             continue
         fields: dict[str, Any] = {
             name: float(metadata[name])
@@ -135,9 +138,8 @@ def _planes(plan: LayoutPlan, records: Iterable[Mapping[str, Any]]) -> dict[int,
             if f"position_{name}" in fields and (unit := units.get(name)) is not None:
                 fields[f"position_{name}_unit"] = unit
         at = dict.fromkeys("tcz", 0)
-        for name, i in record["index"].items():
-            if name in role:
-                at[role[name]] = i
+        _, index = route.locate(record["frame"])
+        at.update(zip(roles, index, strict=True))
         key = (at["t"], at["c"], at["z"])
         image = planes.setdefault(number, {})
         image[key] = Plane(the_t=key[0], the_c=key[1], the_z=key[2], **fields)
@@ -150,7 +152,7 @@ def _add_position(plan: LayoutPlan, image: ImagePlan, planes: list[Plane]) -> No
     if image.position is None:
         return
     units = _stage_units(plan)
-    z = next((axis for axis in plan.settings.axes[:-2] if axis.type == "space"), None)
+    z = next((axis for axis in image.dimensions[:-2] if axis.type == "space"), None)
     for name in "xyz":
         planned = getattr(image.position, name)
         if planned is None:

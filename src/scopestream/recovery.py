@@ -130,10 +130,9 @@ def _write_documents(dataset: Dataset, outcome: Recovery) -> None:
 
 
 def _windows(dataset: Dataset) -> Sequence[tuple[float, float] | None]:
-    step = dataset.route.channel_step(dataset.plan)
-    contrast = Contrast(step[1], dataset.plan.arrays[0].frame_shape)
+    contrast = Contrast(dataset.plan.n_windows)
     with suppress(DatasetError):  # the windows are a convenience; what cannot be read is told elsewhere
-        Blocks(dataset, dataset.plan).sample(contrast, step)
+        Blocks(dataset, dataset.plan).sample(contrast)
     return contrast.windows
 
 

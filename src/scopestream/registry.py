@@ -108,7 +108,7 @@ def _reason(plan: LayoutPlan, backend: Backend, usable: Sequence[str]) -> str:
 
 def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, BackendFit]:
     plan = make_plan(settings, backend)
-    problems = [*_beyond_capabilities(plan, backend), *backend.check(plan)]
+    problems = problems_of(plan, backend)
     if plan.peak_bytes > settings.memory_limit:
         problems.append(
             f"it must hold {plan.peak_bytes} bytes, memory_limit is {int(settings.memory_limit)}: "
@@ -119,6 +119,11 @@ def _fit(settings: AcquisitionSettings, backend: Backend) -> tuple[LayoutPlan, B
             )
         )
     return plan, BackendFit(name=backend.name, peak_bytes=plan.peak_bytes, problems=tuple(problems))
+
+
+def problems_of(plan: LayoutPlan, backend: Backend) -> list[str]:
+    """Every reason why a backend cannot write a plan that was made for it, but for memory."""
+    return [*_beyond_capabilities(plan, backend), *backend.check(plan)]
 
 
 def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
@@ -136,8 +141,14 @@ def _beyond_capabilities(plan: LayoutPlan, backend: Backend) -> Sequence[str]:
         problems.append("it cannot make frames survive a power loss (durability)")
     if settings.checkpoint_s is not None and not can.live_read:
         problems.append("nothing that it stored can be read before the end (checkpoint_s)")
-    if plan.arrays[0].growable and not can.growable:
+    if plan.finest[0].growable and not can.growable:
         problems.append("it needs to know the count of every dimension")
+    if not (can.any_order or plan.finest[0].nested):
+        merged = next(axis for axis in settings.parted_axes if axis.is_merged)
+        problems.append(
+            f"it stores frames in the order in which they come, and merged dimensions "
+            f"({', '.join(part.name for part in merged.parts)}) come in another than the channels that they become"
+        )
     return problems
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from scopestream.contract import ResumingBackend, Sink
 from scopestream.dataset import Dataset
 from scopestream.errors import BackendNotFoundError
-from scopestream.levels import next_levels
+from scopestream.forms import forms_of
+from scopestream.levels import NextLevel, next_levels
 from scopestream.plan import ArrayPlan, LayoutPlan
 from scopestream.planning import make_plan
 from scopestream.registry import backend_names, load_backend, missing_library
@@ -29,7 +30,7 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
     stale  files of coarser levels that are gone: number of the array, and of the file along each axis
     """
     crashed = dataset.state.get("status") == "recording"
-    if len(dataset.plan.images[0].arrays) == 1 or not (crashed or stale):
+    if all(len(image.arrays) == 1 for image in dataset.plan.images) or not (crashed or stale):
         return 0
     backend = _backend(dataset.settings.backend)
     plan = replace(make_plan(dataset.settings, backend), backend=backend.name)
@@ -38,7 +39,7 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
         column
         for column in blocks.columns()
         if levels.are_gone(column[0])
-        or (crashed and ((plan.z_steps and not blocks.is_whole(column)) or levels.lack(blocks, column)))
+        or (crashed and ((plan.halves_z and not blocks.is_whole(column)) or levels.lack(blocks, column)))
     ]
     n_blocks = sum(map(len, columns))
     if columns and not dry_run:
@@ -52,7 +53,13 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
 
 
 def _write_levels(plan: LayoutPlan, blocks: Blocks, columns: Sequence[Sequence[Key]], sink: Sink) -> None:
-    steps = next_levels(plan)
+    of_view: dict[int, Sequence[NextLevel]] = {}
+
+    def steps(image: int) -> Sequence[NextLevel]:
+        view = plan.images[image].view
+        if view not in of_view:
+            of_view[view] = next_levels(plan, image)
+        return of_view[view]
 
     def write(level: int, image: int, origin: Index, data: np.ndarray) -> None:
         number = plan.images[image].arrays[level]
@@ -60,13 +67,13 @@ def _write_levels(plan: LayoutPlan, blocks: Blocks, columns: Sequence[Sequence[K
             sink.extend(number, origin[0] + (1 if plan.tiled_on_arrival else len(data)))
         sink.write(number, origin, data)
 
-    stack = Stack(plan, lambda: steps, write, in_order=False) if plan.z_steps else None
+    stack = Stack(plan, steps, write, in_order=False) if plan.halves_z else None
     for (image, place), data in _pixels(blocks, columns):
         origin = (*place, 0, 0)
         if stack is not None:
             stack.add(0, image, origin, data)
             continue
-        for level, step in enumerate(steps, start=1):
+        for level, step in enumerate(steps(image), start=1):
             data = step(data)
             write(level, image, origin, data)
     if stack is not None:
@@ -89,7 +96,7 @@ class _Levels:
 
     def __init__(self, dataset: Dataset, plan: LayoutPlan, stale: Sequence[tuple[int, Index]]) -> None:
         self._dataset, self._plan, self._stale = dataset, plan, stale
-        self._extent = plan.arrays[0].block_extent(plan.unit)
+        self._forms = forms_of(plan)
         self._halved = plan.settings.halved_z
         self._stored: dict[int, StoredArray] = {}
 
@@ -122,7 +129,7 @@ class _Levels:
         return all(
             axis == self._halved or (first < (i + 1) * span and first + size > i * span)
             for axis, (first, size, i, span) in enumerate(
-                zip(origin, self._extent, file, array.file_shape, strict=False)
+                zip(origin, self._forms[array.image].extent, file, array.file_shape, strict=False)
             )
         )
 

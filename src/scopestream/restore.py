@@ -11,9 +11,10 @@ from scopestream.contract import Sink
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset
 from scopestream.errors import DatasetError
-from scopestream.plan import LayoutPlan
+from scopestream.forms import forms_of
+from scopestream.plan import LayoutPlan, z_steps_by_image
 from scopestream.stored import Index
-from scopestream.tiles import Tiler
+from scopestream.windows import Windows
 
 _SAMPLES = 16  # frames of each channel that are looked at for the contrast
 Key = tuple[int, Index]  # image, and place of a block without the frame
@@ -27,26 +28,24 @@ class Blocks:
 
     def __init__(self, dataset: Dataset, plan: LayoutPlan) -> None:
         self._dataset, self._plan = dataset, plan
-        self._array = plan.arrays[0]
-        self._extent = self._array.block_extent(plan.unit)
-        self._tiler = Tiler(self._array.frame_shape, self._array.tile)
+        self._forms = forms_of(plan)
+        self._z_steps = z_steps_by_image(plan)
         history = dataset.history
         settled, written = ~history.are("failed"), history.are("written")
         # By block: the frames that are settled, and whether their pixels are there. Where blocks have nothing to do
         # with one another each is a frame that is there, and there may be millions.
         self._frames: dict[Key, list[tuple[Index, bool]]] = {}
         self._lengths = dataset.lengths()
-        self._alone = prod(self._extent) == 1 and not plan.z_steps
+        self._alone = all(prod(array.block_extent(plan.unit)) == 1 for array in plan.finest) and not plan.halves_z
         if self._alone:
             return
         for number, is_there in zip(history.numbers[settled].tolist(), written[settled].tolist(), strict=True):
             image, index = dataset.route.locate(number)
-            origin = tuple([i // e * e for i, e in zip(index, self._extent, strict=True)])
-            self._frames.setdefault((image, origin), []).append((index, is_there))
+            self._frames.setdefault((image, self._forms[image].origin(index)), []).append((index, is_there))
 
     def partial(self) -> Iterator[Key]:
         """Blocks of which frames are still to come."""
-        return (key for key, frames in self._frames.items() if len(frames) < self._n_frames(key[1]))
+        return (key for key, frames in self._frames.items() if len(frames) < self._n_frames(key))
 
     def settled(self) -> Iterator[int]:
         """Numbers of frames whose places are taken."""
@@ -65,7 +64,7 @@ class Blocks:
 
     def waiting(self) -> Iterator[tuple[int, Index, np.ndarray | None]]:
         """(image, origin, pixels) of complete blocks, whose coarser levels need others that are to come."""
-        for column in self.columns() if self._plan.z_steps else ():
+        for column in self.columns() if self._plan.halves_z else ():
             for image, place in () if self.is_settled(column) else self.whole(column):
                 yield image, (*place, 0, 0), self.pixels((image, place))
 
@@ -75,7 +74,7 @@ class Blocks:
 
     def whole(self, column: Sequence[Key]) -> Iterator[Key]:
         """Blocks of a column of which every frame is settled."""
-        return (key for key in column if len(self.frames(key)) == self._n_frames(key[1]))
+        return (key for key in column if len(self.frames(key)) == self._n_frames(key))
 
     def pixels(self, key: Key) -> np.ndarray | None:
         """The block as the backend takes it, zeros where frames are not there; None where none is.
@@ -86,14 +85,17 @@ class Blocks:
         if not there:
             return None
         image, origin = key
-        shape = [min(e, bound - o) for e, bound, o in zip(self._extent, self._bounds(image), origin, strict=True)]
-        block = np.zeros((*shape, *self._array.frame_shape), self._array.dtype)
+        form = self._forms[image]
+        shape = list(form.block_shape(origin))
+        if shape and form.ends[0] is None:
+            shape[0] = min(shape[0], self._lengths[image] - origin[0])
+        block = np.zeros((*shape, *form.frame_shape), form.dtype)
         for index, frame in self.read(image, there):
             block[tuple([i - o for i, o in zip(index, origin, strict=True)])] = frame
         if not self._plan.tiled_on_arrival:
             return block
-        tiles = np.zeros(self._tiler.shape, self._array.dtype)
-        self._tiler.cut(block[(0,) * len(shape)], tiles)
+        tiles = np.zeros(form.tiler.shape, form.dtype)
+        form.tiler.cut(block[(0,) * len(shape)], tiles)
         return tiles
 
     def read(self, image: int, indices: Sequence[Index]) -> Iterator[tuple[Index, np.ndarray]]:
@@ -117,51 +119,40 @@ class Blocks:
             for number in self._dataset.history.numbers[self._dataset.history.are("written")].tolist():
                 yield [self._dataset.route.locate(number)]
             return
-        steps = self._plan.z_steps
-        if not steps:
+        if (z := self._plan.settings.halved_z) is None or not self._plan.halves_z:
             yield from ([key] for key in self._frames)
             return
         columns: dict[tuple[int, Index], list[Key]] = {}
         for image, origin in self._frames:
-            place = (*origin[: steps[0].axis], -1, *origin[steps[0].axis + 1 :])
+            place = (*origin[:z], -1, *origin[z + 1 :])
             columns.setdefault((image, place), []).append((image, origin))
         yield from columns.values()
 
     def is_settled(self, column: Sequence[Key]) -> bool:
         """Whether no frame of a column is to come any more."""
-        steps = self._plan.z_steps
+        steps = self._z_steps[column[0][0]]
         return len(list(self.whole(column))) == (steps[0].n_blocks if steps else 1)
 
     def is_whole(self, column: Sequence[Key]) -> bool:
         """Whether every frame of a column is there, so that its coarser levels are, too."""
         return self.is_settled(column) and all(is_there for key in column for _, is_there in self.frames(key))
 
-    def sample(self, contrast: Contrast, channel_step: tuple[int, int]) -> None:
+    def sample(self, contrast: Contrast) -> None:
         """Let `contrast` see frames of every channel, spread over the acquisition."""
         history, route = self._dataset.history, self._dataset.route
-        stride, count = channel_step
         numbers = history.numbers[history.are("written")]
-        y, x = contrast.steps
-        for channel in range(count):
-            of_channel = numbers[numbers // stride % count == channel]
-            for at in np.unique(np.linspace(0, len(of_channel) - 1, min(_SAMPLES, len(of_channel))).astype(int)):
-                image, index = route.locate(int(of_channel[at]))
+        windows = Windows(self._plan, route).of_all(numbers)
+        for window in range(self._plan.n_windows):
+            of_window = numbers[windows == window]
+            for at in np.unique(np.linspace(0, len(of_window) - 1, min(_SAMPLES, len(of_window))).astype(int)):
+                image, index = route.locate(int(of_window[at]))
+                y, x = self._forms[image].sample_steps
                 for _, frame in self.read(image, [index]):
-                    contrast.add(channel, frame[::y, ::x])
+                    contrast.add(window, frame[::y, ::x])
 
-    def _n_frames(self, origin: Index) -> int:
-        return prod(min(e, bound - o) for e, bound, o in zip(self._extent, self._ends, origin, strict=True))
-
-    @property
-    def _ends(self) -> Index:
-        """Of the axes before the frame; a growable one has none."""
-        before = self._array.shape[: len(self._extent)]
-        return tuple(1 << 62 if self._array.growable and axis == 0 else size for axis, size in enumerate(before))
-
-    def _bounds(self, image: int) -> Index:
-        if not self._array.growable:
-            return self._ends
-        return (self._lengths[image], *self._ends[1:])
+    def _n_frames(self, key: Key) -> int:
+        image, origin = key
+        return prod(self._forms[image].block_shape(origin))
 
 
 def keep_lengths(sink: Sink, plan: LayoutPlan, lengths: Sequence[int]) -> None:

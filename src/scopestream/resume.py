@@ -19,7 +19,7 @@ from scopestream.repair import Repairs, repair
 from scopestream.settings import AcquisitionSettings
 
 # What is on the disk as the settings say; all others say how it gets there.
-_FIXED = ("dtype", "plate", "storage_order", "codec", "levels", "downscale", "downscale_z")
+_FIXED = ("dtype", "camera_axis", "merge", "plate", "storage_order", "codec", "levels", "downscale", "downscale_z")
 _MAX_SHOWN = 200
 
 
@@ -36,13 +36,14 @@ def resumed_settings(settings: AcquisitionSettings) -> AcquisitionSettings:
         if getattr(settings, name) != getattr(original, name)
     ]
     problems += _differing_dimensions(settings, original)
-    update: dict[str, Any] = {}
+    update: dict[str, Any] = {"cameras": dataset.settings.cameras}
     for name in ("chunks", "shards"):
         wanted, found = getattr(settings, name), getattr(dataset.settings, name)
         if wanted in ("auto", getattr(original, name)) or (isinstance(wanted, dict) and _agrees(wanted, found)):
             update[name] = found
         else:
             problems.append(f"{name} is {_shown(wanted)}, and was {_shown(found)}")
+    problems += _differing_cameras(settings, original, dataset.settings)
     if problems:
         raise ResumeError(
             f"These settings cannot go on with {root}: {'; '.join(problems)}. Nothing was changed. Take its own "
@@ -137,8 +138,29 @@ def _differing_dimensions(settings: AcquisitionSettings, original: AcquisitionSe
     ]
 
 
-def _agrees(wanted: dict[str, int], found: dict[str, int] | None) -> bool:
-    return found is not None and all(found.get(name) == size for name, size in wanted.items())
+def _differing_cameras(
+    settings: AcquisitionSettings, original: AcquisitionSettings, found: AcquisitionSettings
+) -> list[str]:
+    names = [camera.name for camera in settings.cameras]
+    before = [camera.name for camera in original.cameras]
+    if names != before:
+        return [f"cameras are {', '.join(names) or 'none'}, and were {', '.join(before) or 'none'}"]
+    problems = []
+    for new, old, there in zip(settings.cameras, original.cameras, found.cameras, strict=True):
+        for name in type(new).model_fields:
+            wanted = getattr(new, name)
+            if wanted == getattr(old, name):
+                continue
+            is_tiling = name in ("chunks", "shards")
+            if not (is_tiling and (wanted is None or _agrees(wanted, getattr(there, name)))):
+                problems.append(
+                    f"{name} of camera {new.name!r} is {_shown(wanted)}, and was {_shown(getattr(there, name))}"
+                )
+    return problems
+
+
+def _agrees(wanted: dict[str, int], found: object) -> bool:
+    return isinstance(found, dict) and all(found.get(name) == size for name, size in wanted.items())
 
 
 def _shown(value: object) -> str:

@@ -4,110 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path, PurePath
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
 import yaml
 from numpy.typing import DTypeLike
 from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
 
 from scopestream import credentials
-from scopestream.dimensions import MAX_IMAGES, Codec, CodecName, Dimension, Model, Plate, folded, repeated
+from scopestream.axes import Axis, CameraAxis, axes_of, loop_of, ome_order, problems_of, problems_of_order
+from scopestream.cameras import Camera, DtypeName, size_in_elements
+from scopestream.dimensions import Codec, CodecName, Dimension, Model, Plate
 from scopestream.yamltext import parse
 
 if TYPE_CHECKING:
     from scopestream.plan import LayoutPlan
 
 Downscale = Literal["mean", "nearest", "mode"]
-MAX_AXES = 5  # OME-Zarr 0.5, "multiscales" metadata: length of axes between 2 and 5
 DEFAULT_CHECKPOINT_S = 1.0
-_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-_TYPE_RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
-
-
-def _dtype_name(value: object) -> str:
-    try:
-        name = np.dtype(value).name  # type: ignore[call-overload]
-    except (TypeError, ValueError, SyntaxError):  # what NumPy says of texts that are almost a dtype
-        name = value if isinstance(value, str) else type(value).__name__
-    if name not in _DTYPES:
-        raise ValueError(
-            f"dtype {short_repr(name)} is not one that readers of OME-Zarr know; use one of {', '.join(_DTYPES)}"
-        )
-    return str(name)
-
-
-def _size_in_elements(value: object) -> object:
-    if isinstance(value, dict):
-        wrong = {name: size for name, size in value.items() if not (type(size) is int and size >= 1)}
-        if wrong:
-            raise ValueError(f"sizes are whole numbers of elements, at least 1, not {short_repr(wrong)}")
-    return value
-
-
+MAX_CAMERAS = 1000  # each has memory of its own
 Tiling = Annotated[
-    Literal["auto"] | Annotated[ByteSize, Field(gt=0)] | dict[str, int], BeforeValidator(_size_in_elements)
+    Literal["auto"] | Annotated[ByteSize, Field(gt=0)] | dict[str, int], BeforeValidator(size_in_elements)
 ]
 
 
-def stored_dimensions(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
-    """The dimensions that become axes of the arrays, in acquisition order; the others tell images apart.
+class View(NamedTuple):
+    """What the images of one camera have of their own, or of all cameras together.
 
-    OME-Zarr 0.5 allows one time axis, one channel (or custom) axis and two or three space axes, five in all. Of a
-    kind that is given too often the fastest stay axes, and channels go before custom dimensions.
+    camera  None where there are no cameras; the first of them where they are channels of the same images
+    dtype   of its frames
+    shape   (y, x) of its frames
     """
-    room = {0: 1, 1: 1, 2: 3}
-    kept: set[str] = set()
-    # Fastest first, but every channel before any custom dimension, which would take its place.
-    for _, dimension in sorted(enumerate(dimensions), key=lambda item: (item[1].type == "other", -item[0])):
-        rank = _TYPE_RANK.get(dimension.type)
-        if rank is not None and room[rank] > 0:
-            room[rank] -= 1
-            kept.add(dimension.name)
-    return tuple(dimension for dimension in dimensions if dimension.name in kept)
 
-
-def _problems_of_dimensions(dimensions: tuple[Dimension, ...]) -> list[str]:
-    names = [dimension.name for dimension in dimensions]
-    problems = [f"there are two dimensions {name!r}" for name in repeated(names)]
-    if len(set(map(folded, names))) < len(set(names)):
-        problems.append(f"dimension names differ only in case: {names}")
-    if len(dimensions) < 2 or any(dimension.type != "space" for dimension in dimensions[-2:]):
-        problems.append("the last two dimensions must be the spatial ones of a frame, such as y and x")
-    for dimension in dimensions[1:]:
-        if dimension.count is None:
-            problems.append(f"dimension {dimension.name!r} is unbounded; only the first one may be")
-    positions = [dimension.name for dimension in dimensions if dimension.type == "position"]
-    if len(positions) > 1:
-        problems.append(f"dimensions {' and '.join(map(repr, positions))} are both positions; list them in one")
-    if problems:
-        return problems
-    stored_names = {dimension.name for dimension in stored_dimensions(dimensions)}
-    n_images = prod(dimension.count or 1 for dimension in dimensions if dimension.name not in stored_names)
-    if n_images > MAX_IMAGES:
-        apart = ", ".join(dimension.name for dimension in dimensions if dimension.name not in stored_names)
-        return [f"{apart} make {n_images} images, at most {MAX_IMAGES} are possible"]
-    first, stored = dimensions[0], stored_dimensions(dimensions)
-    if first.count is None and len(dimensions) > 2:
-        if first not in stored:
-            problems.append(f"unbounded dimension {first.name!r} would have to tell images apart, which needs a count")
-        elif _ome_order(stored)[0] != first:
-            problems.append(
-                f"unbounded dimension {first.name!r} would not be the first axis on disk, where OME-Zarr wants "
-                f"{', '.join(dimension.name for dimension in _ome_order(stored))}; give it a count"
-            )
-    elif first.count is None:
-        problems.append(f"dimension {first.name!r} of the frame is unbounded; the camera has a size")
-    return problems
-
-
-def _ome_order(stored: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
-    return tuple(sorted(stored, key=lambda dimension: _TYPE_RANK[dimension.type]))
+    camera: Camera | None
+    dtype: str
+    shape: tuple[int, int]
 
 
 class AcquisitionSettings(Model):
@@ -115,10 +49,17 @@ class AcquisitionSettings(Model):
 
     Dimensions are in acquisition order, slowest first; the last two are the frame. Raises `pydantic.ValidationError`
     (a ValueError) that lists every problem. Sizes in bytes take "512MB", "1GiB" or a number.
+
+    With `cameras` every position has an image of each camera, or with `camera_axis="channels"` they are channels of
+    one. `merge` names dimensions that become one channel axis of all their combinations, slowest first.
     """
 
     path: str
-    dtype: Annotated[str, BeforeValidator(_dtype_name)]
+    dtype: DtypeName
+    # Before the dimensions, which are checked with them.
+    cameras: tuple[Camera, ...] = Field(default=(), max_length=MAX_CAMERAS)
+    camera_axis: CameraAxis = "images"
+    merge: tuple[str, ...] = Field(default=(), max_length=64)
     dimensions: tuple[Dimension, ...] = Field(max_length=64)
     plate: Plate | None = Field(default=None, validate_default=True)  # wells may be named without it
     storage_order: Literal["ome", "acquisition"] | tuple[str, ...] = "ome"
@@ -146,6 +87,9 @@ class AcquisitionSettings(Model):
             path: str | Path,
             dtype: DTypeLike,
             dimensions: Sequence[Dimension | Mapping[str, Any]],
+            cameras: Sequence[Camera | Mapping[str, Any] | str] = (),
+            camera_axis: CameraAxis = "images",
+            merge: Sequence[str] = (),
             plate: Plate | None = None,
             storage_order: Literal["ome", "acquisition"] | Sequence[str] = "ome",
             chunks: int | str | Mapping[str, int] = "auto",
@@ -188,10 +132,18 @@ class AcquisitionSettings(Model):
             ) from None
         return path
 
+    @field_validator("cameras", mode="before")
+    @classmethod
+    def _named_cameras(cls, value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
     @field_validator("dimensions")
     @classmethod
-    def _dimensions_fit_together(cls, dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
-        _raise_all(_problems_of_dimensions(dimensions))
+    def _dimensions_fit_together(cls, dimensions: tuple[Dimension, ...], info: ValidationInfo) -> tuple[Dimension, ...]:
+        if (said := _said_of_axes(info)) is not None:
+            _raise_all(problems_of(dimensions, *said) + _problems_of_frames(dimensions, *said[:2], info))
         return dimensions
 
     @field_validator("plate")
@@ -204,41 +156,42 @@ class AcquisitionSettings(Model):
     @field_validator("storage_order")
     @classmethod
     def _readable_order(cls, order: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
-        if (dimensions := info.data.get("dimensions")) is not None:
-            stored = stored_dimensions(dimensions)
-            _raise_all(_problems_of_order(_ordered(order, stored), stored))
+        if (axes := _axes_so_far(info)) is not None:
+            _raise_all(problems_of_order(_ordered(order, axes), axes))
         return order
 
     @field_validator("chunks", "shards")
     @classmethod
     def _known_names(cls, sizes: object, info: ValidationInfo) -> object:
-        dimensions = info.data.get("dimensions")
-        if not isinstance(sizes, dict) or dimensions is None:
+        axes, cameras = _axes_so_far(info), info.data.get("cameras", ())
+        if axes is None:
             return sizes
-        counts = {dimension.name: dimension.count for dimension in stored_dimensions(dimensions)}
-        problems = [
-            f"there is no stored dimension {name!r} (there are {', '.join(counts)})" for name in sizes.keys() - counts
-        ]
-        if info.field_name == "chunks":
-            for name, size in sizes.items():
-                count = counts.get(name)
-                if count is not None and size > count:
-                    problems.append(f"a chunk of {size} along {name!r} is larger than the dimension ({count})")
-        elif isinstance(chunks := info.data.get("chunks"), dict):
-            for name, size in sizes.items():
-                if name in chunks and size % chunks[name]:
-                    problems.append(f"chunks of {chunks[name]} do not divide shards of {size} along {name!r}")
+        counts = _counts(axes, [camera.shape for camera in cameras])
+        is_chunks = info.field_name == "chunks"
+        chunks = sizes if is_chunks else info.data.get("chunks")
+        problems = _problems_of_chunks(counts, sizes) if is_chunks else _problems_of_shards(counts, chunks, sizes)
+        for camera in cameras:
+            own = _counts(axes, [camera.shape])
+            found = []
+            if is_chunks and camera.chunks:
+                found = _problems_of_chunks(own, camera.chunks)
+            elif camera.shards and sizes is None:
+                found = ["it has shards, but the settings say that there are none"]
+            elif not is_chunks and (camera.chunks or camera.shards):
+                found = _problems_of_shards(own, own_sizes(camera.chunks, chunks), own_sizes(camera.shards, sizes))
+            problems += [f"camera {camera.name!r}: {text}" for text in found if text not in problems]
         _raise_all(problems)
         return sizes
 
     @field_validator("downscale")
     @classmethod
     def _labels_are_no_floats(cls, downscale: Downscale, info: ValidationInfo) -> Downscale:
-        dtype = str(info.data.get("dtype", ""))
-        if downscale == "mode" and dtype.startswith("float"):
+        dtypes = [camera.dtype for camera in info.data.get("cameras", ())]
+        floats = [dtype for dtype in (info.data.get("dtype"), *dtypes) if dtype and dtype.startswith("float")]
+        if downscale == "mode" and floats:
             raise ValueError(
-                f"downscale 'mode' is for labels, which are integers or bool; {dtype} pixels are hardly ever equal. "
-                f"Use 'mean' or 'nearest'"
+                f"downscale 'mode' is for labels, which are integers or bool; {floats[0]} pixels are hardly ever "
+                f"equal. Use 'mean' or 'nearest'"
             )
         return downscale
 
@@ -255,17 +208,35 @@ class AcquisitionSettings(Model):
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        """(Y, X) of every frame."""
+        """(Y, X) of every frame, but for those of cameras that have a shape of their own."""
         y, x = (dimension.count for dimension in self.dimensions[-2:])
         assert y is not None and x is not None, "the frame has a size, or validation would have refused it"
         return y, x
 
     @property
+    def loop(self) -> tuple[Dimension, ...]:
+        """The dimensions before the frame, in acquisition order; the cameras are the last of them."""
+        return loop_of(self.dimensions, self.cameras)
+
+    @property
+    def parted_axes(self) -> tuple[Axis, ...]:
+        """The axes of the arrays with the dimensions that each is made of, in storage order."""
+        axes = axes_of(self.dimensions, self.cameras, self.camera_axis, self.merge)
+        by_name = {axis.dimension.name: axis for axis in axes}
+        return tuple(by_name[name] for name in _ordered(self.storage_order, axes))
+
+    @property
     def axes(self) -> tuple[Dimension, ...]:
         """The dimensions that become axes of the arrays, in storage order."""
-        stored = stored_dimensions(self.dimensions)
-        by_name = {dimension.name: dimension for dimension in stored}
-        return tuple(by_name[name] for name in _ordered(self.storage_order, stored))
+        return tuple(axis.dimension for axis in self.parted_axes)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What differs from camera to camera; a single one where they share their images, or where there are none."""
+        views = [View(camera, camera.dtype or self.dtype, camera.shape or self.frame_shape) for camera in self.cameras]
+        if not views:
+            return (View(None, self.dtype, self.frame_shape),)
+        return tuple(views if self.camera_axis == "images" else views[:1])
 
     @property
     def stage_axes(self) -> dict[str, Literal["x", "y", "z"]]:
@@ -321,30 +292,86 @@ def _raise_all(problems: list[str]) -> None:
         raise ValueError("; ".join(problems))
 
 
-def _ordered(order: str | tuple[str, ...], stored: tuple[Dimension, ...]) -> tuple[str, ...]:
+def _ordered(order: str | tuple[str, ...], axes: Sequence[Axis]) -> tuple[str, ...]:
+    """Names in storage order of axes in acquisition order."""
     if order == "ome":
-        return tuple(dimension.name for dimension in _ome_order(stored))
+        return ome_order(axes)
     if order == "acquisition":
-        return tuple(dimension.name for dimension in stored)
+        return tuple(axis.dimension.name for axis in axes)
     return tuple(order)
 
 
-def _problems_of_order(order: tuple[str, ...], stored: tuple[Dimension, ...]) -> list[str]:
-    by_name = {dimension.name: dimension for dimension in stored}
-    frame = [dimension.name for dimension in stored[-2:]]
-    if sorted(order) != sorted(by_name):
-        return [f"storage order {', '.join(order)} must name each of {', '.join(by_name)} once"]
+def _said_of_axes(info: ValidationInfo) -> tuple[tuple[Camera, ...], CameraAxis, tuple[str, ...]] | None:
+    """What decides about axes besides the dimensions, None where it is not valid itself."""
+    data = info.data
+    if not {"cameras", "camera_axis", "merge"} <= data.keys():
+        return None
+    return data["cameras"], data["camera_axis"], data["merge"]
+
+
+def _axes_so_far(info: ValidationInfo) -> tuple[Axis, ...] | None:
+    """The axes in acquisition order, None where what they follow from is not valid."""
+    said, dimensions = _said_of_axes(info), info.data.get("dimensions")
+    return None if said is None or dimensions is None else axes_of(dimensions, *said)
+
+
+def own_sizes(own: Mapping[str, int] | None, of_all: object) -> Any:
+    """The chunks or shards of a camera: its own sizes, and what the settings say of the other axes."""
+    if not own or of_all is None:
+        return of_all
+    return {**of_all, **own} if isinstance(of_all, dict) else dict(own)
+
+
+def _counts(axes: Sequence[Axis], shapes: Sequence[tuple[int, int] | None]) -> dict[str, int | None]:
+    """Sizes of the axes by name; of the frame the largest of these shapes, None where it is that of the settings."""
+    counts = {axis.dimension.name: axis.dimension.count for axis in axes}
+    for side, name in enumerate(list(counts)[-2:]):
+        sides = [counts[name] or 1 if shape is None else shape[side] for shape in shapes]
+        counts[name] = max(sides, default=counts[name] or 1)
+    return counts
+
+
+def _problems_of_chunks(counts: Mapping[str, int | None], chunks: object) -> list[str]:
     problems = []
-    if list(order[-2:]) != frame:
-        problems.append(f"storage order must end with {', '.join(frame)}, since frames are stored as they arrive")
-    ranks = [_TYPE_RANK[by_name[name].type] for name in order]
-    if ranks != sorted(ranks):
-        problems.append(
-            f"storage order {', '.join(order)} is not one that OME-Zarr readers open: time comes first, then channel, "
-            f'then space (OME-Zarr 0.5, "multiscales"). Frames may arrive in any order with storage_order="ome"'
-        )
-    if stored[0].count is None and order[0] != stored[0].name:
-        problems.append(f"unbounded dimension {stored[0].name!r} must be the first in storage order")
+    for name, size in chunks.items() if isinstance(chunks, dict) else ():
+        count = counts.get(name)
+        if name not in counts:
+            problems.append(f"there is no stored dimension {name!r} (there are {', '.join(counts)})")
+        elif count is not None and size > count:
+            problems.append(f"a chunk of {size} along {name!r} is larger than the dimension ({count})")
+    return problems
+
+
+def _problems_of_shards(counts: Mapping[str, int | None], chunks: object, shards: object) -> list[str]:
+    problems = []
+    for name, size in shards.items() if isinstance(shards, dict) else ():
+        if name not in counts:
+            problems.append(f"there is no stored dimension {name!r} (there are {', '.join(counts)})")
+        elif isinstance(chunks, dict) and name in chunks and size % chunks[name]:
+            problems.append(f"chunks of {chunks[name]} do not divide shards of {size} along {name!r}")
+    return problems
+
+
+def _problems_of_frames(
+    dimensions: tuple[Dimension, ...], cameras: tuple[Camera, ...], camera_axis: CameraAxis, info: ValidationInfo
+) -> list[str]:
+    """Cameras that are to be channels of one image, and differ."""
+    if camera_axis == "images" or len(dimensions) < 2:
+        return []
+    y, x = (dimension.count or 0 for dimension in dimensions[-2:])
+    problems = []
+    for what, kinds in (
+        ("shape", {camera.shape or (y, x) for camera in cameras}),
+        ("dtype", {camera.dtype or info.data.get("dtype") for camera in cameras}),
+        ("scale", {camera.scale for camera in cameras}),
+        ("chunks", {str(camera.chunks) for camera in cameras}),
+        ("shards", {str(camera.shards) for camera in cameras}),
+    ):
+        if len(kinds) > 1:
+            problems.append(
+                f"cameras differ in {what} ({', '.join(sorted(map(str, kinds)))}), so they cannot be channels of one "
+                f'image; use camera_axis="images"'
+            )
     return problems
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from scopestream.levels import FrameHalver, NextLevel
-from scopestream.plan import LayoutPlan, block_bytes
+from scopestream.plan import LayoutPlan, block_bytes, z_steps_by_image
 from scopestream.zsteps import Index
 
 
@@ -47,21 +47,19 @@ class _Pair:
 class Stack:
     """Makes and stores all levels but the first. `add` may be called from several threads.
 
-    steps     gives the steps from frame to frame of the calling thread
+    steps     gives the steps from frame to frame of an image, those of the calling thread
     write     stores a block
     in_order  blocks of each level must be stored in the order in which their last frames came
     """
 
     def __init__(
-        self, plan: LayoutPlan, steps: Callable[[], Sequence[NextLevel]], write: Write, *, in_order: bool
+        self, plan: LayoutPlan, steps: Callable[[int], Sequence[NextLevel]], write: Write, *, in_order: bool
     ) -> None:
-        self._levels = [plan.arrays[number] for number in plan.images[0].arrays]
-        self._unit = plan.unit
-        self._z_steps = plan.z_steps
+        self._plan = plan
         self._steps, self._write, self._in_order = steps, write, in_order
-        self._extents = [array.block_extent(plan.unit) for array in self._levels]
-        self._single_frames = all(size == 1 for size in self._extents[0])
-        self._growable = self._levels[0].growable
+        self._single_frames = all(size == 1 for array in plan.finest for size in array.block_extent(plan.unit))
+        self._growable = plan.finest[0].growable
+        self._z_steps = z_steps_by_image(plan)
         self._lock = threading.Lock()  # for what follows
         self._pairs: dict[tuple[int, int], dict[Index, _Pair]] = {}  # by (level, image), the oldest first
         self._free: dict[int, list[np.ndarray]] = {}  # by size
@@ -71,11 +69,11 @@ class Stack:
 
         data  as the sink takes it, already stored; its memory is free on return
         """
-        if level == len(self._z_steps):
+        if level == len(self._z_steps[image]):
             return
         if self._in_order:
             self._give_up_before(level, image, origin)
-        key = self._z_steps[level].coarse_origin(origin)
+        key = self._z_steps[image][level].coarse_origin(origin)
         pair = self._pair(level, image, key, origin)
         if self._single_frames:
             self._add_frame(level, image, key, pair, origin, data)
@@ -85,7 +83,7 @@ class Stack:
     def finish(self) -> None:
         """What still waits becomes blocks all the same: frames that did not come count as zeros."""
         errors: list[Exception] = []
-        for level in range(len(self._z_steps)):
+        for level in range(max(map(len, self._z_steps))):
             waiting = [(image, key) for (at, image), pairs in self._pairs.items() if at == level for key in pairs]
             for image, key in waiting:
                 try:
@@ -116,7 +114,7 @@ class Stack:
         found = next((plane for plane in planes if plane is not None), None)
         halved = None
         if found is not None:
-            halved = self._steps()[level](*[np.zeros_like(found) if plane is None else plane for plane in planes])
+            halved = self._steps(image)[level](*[np.zeros_like(found) if plane is None else plane for plane in planes])
         self._emit(level, image, key, halved)
 
     # -- blocks of several frames -----------------------------------------------------------------------------------
@@ -124,9 +122,10 @@ class Stack:
     def _add_block(
         self, level: int, image: int, key: Index, pair: _Pair, origin: Index, data: np.ndarray | None
     ) -> None:
-        step, z = self._z_steps[level], self._z_steps[level].axis
+        step = self._z_steps[image][level]
+        z = step.axis
         if data is not None:
-            self._open_block(level, pair, key, len(data))
+            self._open_block(level, image, pair, key, len(data))
         first = origin[z]
         end = min(first + step.extent, step.n_planes)
         for coarse in range(first // 2, -(-end // 2)):
@@ -137,15 +136,16 @@ class Stack:
                 if not meets:
                     continue
                 inside = [*inside, other] if is_first else [other, *inside]
-            self._combine(level, pair, key, coarse, inside)
+            self._combine(level, image, pair, key, coarse, inside)
         with self._lock:
             pair.n_left -= 1
             if pair.n_left:
                 return
         self._emit_block(level, image, key, pair)
 
-    def _open_block(self, level: int, pair: _Pair, key: Index, length: int) -> None:
-        array, extent = self._levels[level + 1], self._extents[level + 1]
+    def _open_block(self, level: int, image: int, pair: _Pair, key: Index, length: int) -> None:
+        array = self._plan.arrays[self._plan.images[image].arrays[level + 1]]
+        extent = array.block_extent(self._plan.unit)
         with self._lock:
             pair.length = max(pair.length, length)
             if pair.block is not None:
@@ -154,19 +154,21 @@ class Stack:
                 size if self._growable and axis == 0 else min(size, array.shape[axis] - key[axis])
                 for axis, size in enumerate(extent)
             )
-            pair.room = self._take(block_bytes(array, self._unit))
+            pair.room = self._take(block_bytes(array, self._plan.unit))
             pair.block = np.ndarray((*shape, *array.frame_shape), array.dtype, pair.room)
             pair.block[...] = 0
 
-    def _combine(self, level: int, pair: _Pair, key: Index, coarse: int, parts: Sequence[np.ndarray | None]) -> None:
+    def _combine(
+        self, level: int, image: int, pair: _Pair, key: Index, coarse: int, parts: Sequence[np.ndarray | None]
+    ) -> None:
         """One or two parts (..., Y, X) without z into the plane `coarse`; what a part lacks is zeros."""
         if all(part is None for part in parts):
             return
-        z = self._z_steps[level].axis
+        z = self._z_steps[image][level].axis
         assert pair.block is not None, "a block that holds a frame was opened"
         out = _plane(pair.block, z, coarse - key[z])
         assert out is not None
-        halve = self._steps()[level]
+        halve = self._steps(image)[level]
         assert isinstance(halve, FrameHalver), "blocks of several frames are not cut into tiles"
         for index in np.ndindex(out.shape[:-2]):
             frames = [_frame(part, index) for part in parts]
@@ -189,7 +191,7 @@ class Stack:
         self.add(level + 1, image, key, data)
 
     def _pair(self, level: int, image: int, key: Index, origin: Index) -> _Pair:
-        step = self._z_steps[level]
+        step = self._z_steps[image][level]
         with self._lock:
             pairs = self._pairs.setdefault((level, image), {})
             if key not in pairs:
@@ -222,7 +224,7 @@ class Stack:
 
     def _give_up_before(self, level: int, image: int, origin: Index) -> None:
         """Pairs whose last frame would have come before the one at `origin`: it will not come any more."""
-        arrival = self._levels[0].arrival
+        arrival = self._plan.finest[0].arrival
         now = [origin[axis] for axis in arrival]
         pairs = self._pairs.get((level, image), {})
         while pairs:
@@ -240,7 +242,7 @@ class Stack:
             return
         if pair.waits:
             # The last block begins with the second of the two planes.
-            self._combine(level, pair, key, pair.last[self._z_steps[level].axis] // 2, parts)
+            self._combine(level, image, pair, key, pair.last[self._z_steps[image][level].axis] // 2, parts)
         self._emit_block(level, image, key, pair)
 
     def _release(self, pair: _Pair) -> None:

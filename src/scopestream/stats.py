@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 
@@ -157,12 +157,16 @@ class Counters:
 
     One lock makes a snapshot one of an instant. It is held for some additions at a time, never while anything waits.
 
-    frame_bytes  of each frame that is accepted
+    frame_bytes  of the frames of each camera, whose numbers take turns; of all frames where there is but one
     """
 
-    def __init__(self, frame_bytes: int) -> None:
+    def __init__(self, frame_bytes: Sequence[int]) -> None:
         self._lock = threading.Lock()
         self._frame_bytes = frame_bytes
+        self._first_bytes = frame_bytes[0]
+        self._is_mixed = len(set(frame_bytes)) > 1
+        self._mixed_in = (0, 0)  # frames and bytes, where cameras differ in them
+        self._recent_mixed = RecentTotal()
         self._opened_ns = perf_counter_ns()
         self._closed_ns: int | None = None
         self.latencies = Latencies()
@@ -179,6 +183,10 @@ class Counters:
         with self._lock:
             if self.frames_in < frames_in:
                 self._recent_in.grows(perf_counter_ns(), self.frames_in)
+                if self._is_mixed and self._mixed_in[0] < frames_in:
+                    n_bytes = self._mixed_in[1]
+                    self._recent_mixed.grows(perf_counter_ns(), n_bytes)
+                    self._mixed_in = (frames_in, n_bytes + self._frame_bytes[number % len(self._frame_bytes)])
                 self._handed_ns[number] = handed_ns
                 self.frames_in = frames_in
 
@@ -218,7 +226,11 @@ class Counters:
             closed = self._closed_ns is not None
             now_ns = self._closed_ns or perf_counter_ns()
             tick = now_ns // _TICK_NS - _TICKS
-            frames_in, recent_in = self.frames_in, self._recent_in.before(tick, self.frames_in)
+            frames_in, frames_before = self.frames_in, self._recent_in.before(tick, self.frames_in)
+            bytes_in, bytes_before = frames_in * self._first_bytes, frames_before * self._first_bytes
+            if self._is_mixed:
+                bytes_in = self._mixed_in[1]
+                bytes_before = self._recent_mixed.before(tick, bytes_in)
             bytes_written = self._bytes_written
             recent_written = self._recent_written.before(tick, bytes_written)
             frames_written, frames_failed = self._frames_written, self._frames_failed
@@ -233,7 +245,7 @@ class Counters:
             frames_skipped=self.frames_skipped,
             frames_dropped=self.frames_dropped,
             frames_failed=frames_failed,
-            bytes_in=frames_in * self._frame_bytes,
+            bytes_in=bytes_in,
             bytes_written=bytes_written,
             queue_depth=min(queue_depth, queue_peak),
             queue_peak=queue_peak,
@@ -242,8 +254,8 @@ class Counters:
             append_p99_ms=min(quantile_ns(buckets, 0.99), max_ns) / 1e6,
             append_max_ms=max_ns / 1e6,
             append_histogram=tuple([(edge_ns / 1e6, count) for edge_ns, count in buckets]),
-            recent_frames_per_s=(frames_in - recent_in) * per_s,
-            recent_mb_per_s=(frames_in - recent_in) * self._frame_bytes * per_s / 1e6,
+            recent_frames_per_s=(frames_in - frames_before) * per_s,
+            recent_mb_per_s=(bytes_in - bytes_before) * per_s / 1e6,
             recent_written_mb_per_s=(bytes_written - recent_written) * per_s / 1e6,
             seconds=(now_ns - self._opened_ns) / 1e9,
         )

@@ -26,7 +26,7 @@ from scopestream.gate import Gate
 from scopestream.intake import Intake
 from scopestream.jsontext import text_to_json
 from scopestream.metadata import MetadataWriter
-from scopestream.plan import LayoutPlan, WriteUnit, block_bytes, max_threads
+from scopestream.plan import LayoutPlan, WriteUnit
 from scopestream.pool import Pool
 from scopestream.registry import resolve
 from scopestream.reporter import Reporter, check_report
@@ -80,8 +80,10 @@ class Stream:
         route = Route(plan)
         in_order = not backend.capabilities.any_order
         self._gate = Gate(plan, route, in_order=in_order)
+        # What `camera` is where there are none; with cameras it is something that nobody says.
+        self._no_camera: object = object() if plan.settings.cameras else None
         self._metadata = MetadataWriter(plan)
-        counters = self._counters = Counters(plan.arrays[0].frame_bytes)
+        counters = self._counters = Counters([array.frame_bytes for array in plan.finest])
         self._failures = Failures(plan, counters)
         before: Dataset | None = None
         root: NewRoot | OldRoot
@@ -105,11 +107,11 @@ class Stream:
             if self._can_sync and (was_promised or plan.settings.durability == "disk"):
                 self._delivery.be_careful()
             one_thread = in_order or not backend.capabilities.concurrent
-            n_threads = 1 if one_thread else max_threads(plan.arrays[0], plan.unit)
+            n_threads = 1 if one_thread else plan.n_threads
             pool = Pool(
                 n_threads=n_threads,
                 n_buffers=plan.n_buffers,
-                buffer_bytes=block_bytes(plan.arrays[0], plan.unit),
+                buffer_bytes=plan.buffer_bytes,
                 n_expected=plan.n_blocks,
                 aligned=plan.settings.direct_io,
                 slow=plan.settings.codec.name != "none" or plan.unit is WriteUnit.SHARD,
@@ -121,7 +123,7 @@ class Stream:
             self._intake = Intake(plan, route, self._gate, writer, counters, in_order=in_order)
             if before is not None:
                 self._intake.restore(before, self._delivery)
-                Blocks(before, plan).sample(self._delivery.contrast, route.channel_step(plan))
+                Blocks(before, plan).sample(self._delivery.contrast)
                 self._metadata.go_on(before.attributes)
 
             def read() -> Stats:  # does not refer to the stream, which the thread would keep alive
@@ -171,20 +173,38 @@ class Stream:
     def next_frame(self) -> int | None:
         """Number, in acquisition order, of the frame that the next `append` fills; None when all have come.
 
-        After KeyboardInterrupt it says whether the frame is in that was being taken.
+        With cameras it is the lowest of those of all cameras. After KeyboardInterrupt it says whether the frame is in
+        that was being taken.
         """
+        return min((number for number in self._next_of_all() if number is not None), default=None)
+
+    @property
+    def next_frames(self) -> dict[str, int | None]:
+        """`next_frame` of each camera by name; empty without cameras."""
+        return dict(zip(self._gate.lanes, self._next_of_all(), strict=False))
+
+    def _next_of_all(self) -> list[int | None]:
         if self._process != getpid():
             self._refuse()
         with self._lock:
             self._intake.recover()
-            return self._intake.next if self._intake.next != self._plan.n_frames else None
+            end = self._plan.places.end
+            return [number if number < end else None for number in self._intake.next]
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
-    def append(self, frame: np.ndarray, metadata: Mapping[str, Any] | None = None, *, copy: bool = True) -> None:
+    def append(
+        self,
+        frame: np.ndarray,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        camera: str | None = None,
+        copy: bool = True,
+    ) -> None:
         """Take the next frame in acquisition order.
 
         frame     (Y, X) of the planned dtype, in any memory layout or byte order; it is copied before this returns
+        camera    which one it comes from, by name, where there are cameras: each has a next frame of its own
         metadata  anything that JSON can hold, for the frame log; delta_t, exposure_time (seconds), position_x,
                   position_y and position_z (units of the axes) also become planes of the OME-XML
         copy      False hands the memory over: the stream keeps it until the frame is stored, and nobody may write to
@@ -199,7 +219,9 @@ class Stream:
         with self._lock:
             self._begin()
             intake = self._intake
-            intake.put(intake.next, intake.after(intake.next), frame, metadata, started, copy)
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            number = intake.next[lane]
+            intake.put(number, lane, intake.after(number), frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def extend(
@@ -207,12 +229,14 @@ class Stream:
         frames: np.ndarray,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         *,
+        camera: str | None = None,
         copy: bool = True,
     ) -> None:
         """Take the next frames in acquisition order: as many calls of `append`, checked and handed over at once.
 
         frames    (n, Y, X) of the planned dtype; with `copy=False` the stream keeps the memory, as `append` does
         metadata  one mapping, or None, for each frame
+        camera    as for `append`; all of them come from that one
         Raises as `append` does, and then none of the frames was taken, unless StreamFullError or MemoryLimitError says
         after how many there was no more room; those keep their slots.
         """
@@ -221,17 +245,20 @@ class Stream:
             self._refuse()
         with self._lock:
             self._begin()
-            before = self._intake.next
-            frames, texts = self._gate.stack(frames, before, metadata, self._counters.frames_in)
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            counters = self._counters
+            frames, texts = self._gate.stack(frames, self._intake.next[lane], metadata, counters.frames_in)
+            before = counters.frames_in + counters.frames_dropped
             try:
-                self._intake.extend(frames, texts, started, copy=copy)
+                self._intake.extend(frames, texts, lane, started, copy=copy)
             except (StreamFullError, MemoryLimitError, WriteError) as error:
-                error.add_note(f"The first {self._intake.next - before} of {len(frames)} frames were taken.")
+                n_taken = counters.frames_in + counters.frames_dropped - before
+                error.add_note(f"The first {n_taken} of {len(frames)} frames were taken.")
                 raise
             finally:
-                n_taken = self._intake.next - before
+                n_taken = counters.frames_in + counters.frames_dropped - before
                 if n_taken:
-                    self._counters.latencies.add(perf_counter_ns() - started, n_taken)
+                    counters.latencies.add(perf_counter_ns() - started, n_taken)
 
     def write(
         self,
@@ -243,8 +270,8 @@ class Stream:
     ) -> None:
         """Take a frame by its coordinates, in any order that the backend can store.
 
-        index  an integer, or the name of a channel, position or label, for every dimension before the frame;
-               dimensions with one item may be left out
+        index  an integer, or the name of a channel, position or label, for every dimension before the frame, and
+               "camera" where there are cameras; dimensions with one item may be left out
         copy   as for `append`
         Raises as `append` does, and FrameIndexError for a place that is not there, is taken, or comes too late for a
         backend that stores in order. The place of the next `append` stays as it is.
@@ -254,16 +281,24 @@ class Stream:
             self._refuse()
         with self._lock:
             self._begin()
-            self._intake.put(self._gate.number_at(index), self._intake.next, frame, metadata, started, copy)
+            number = self._gate.number_at(index)
+            lane = number % self._plan.places.n_cameras
+            self._intake.put(number, lane, self._intake.next[lane], frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
     def skip(
-        self, n: int | None = None, *, index: Mapping[str, int | str] | None = None, reason: str | None = None
+        self,
+        n: int | None = None,
+        *,
+        index: Mapping[str, int | str] | None = None,
+        camera: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """The next `n` frames in acquisition order (or one) will not come; they read as zeros, and the log says so.
 
-        index  the frames at these coordinates instead, given as for `write`; a dimension that is left out stands for
-               all of its items. The place of the next `append` stays as it is
+        index   the frames at these coordinates instead, given as for `write`; a dimension that is left out stands for
+                all of its items. The place of the next `append` stays as it is
+        camera  as for `append`, with `n`
         Frames among them that came already stay as they are. Raises FrameIndexError when there are not so many, or no
         such place, MetadataError when the reason is no text, and TypeError for both `n` and `index`; then nothing was
         skipped.
@@ -278,8 +313,10 @@ class Stream:
             if index is not None:
                 self._intake.skip_at(self._gate.numbers_at(index), because)
                 return
-            self._intake.check_skip(1 if n is None else n)
-            self._intake.skip(1 if n is None else n, because)
+            n_frames = 1 if n is None else n
+            lane = 0 if camera is self._no_camera else self._gate.lane(camera)
+            self._gate.check_skip(n_frames, self._intake.next[lane])
+            self._intake.skip(n_frames, because, lane)
 
     def flush(self, *, durable: bool = False) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).

@@ -73,8 +73,9 @@ def chunk_shape(
     free = (None if axes[-2] in named else within[0], None if axes[-1] in named else within[1])
     max_bytes = wanted if isinstance(wanted, int) else CHUNK_BYTES
     tile = tile_shape(frame, itemsize, max_bytes, free)
+    # Sizes that are meant for several cameras may be larger than the frames of one.
     return tuple(named.get(name, 1) for name in axes[:-2]) + tuple(
-        named.get(name, side) for name, side in zip(axes[-2:], tile, strict=True)
+        min(named.get(name, side), size) for name, side, size in zip(axes[-2:], tile, frame, strict=True)
     )
 
 

@@ -127,8 +127,8 @@ class _Verifier:
             for image, count in zip(self._result.images, counts.tolist(), strict=True):
                 setattr(image, name, count)
         known = np.bincount(images, minlength=len(plan.images)).tolist()
-        for image, n_known in zip(self._result.images, known, strict=True):
-            image.missing = 0 if plan.n_frames is None else plan.n_frames // len(plan.images) - n_known
+        for number, (image, n_known) in enumerate(zip(self._result.images, known, strict=True)):
+            image.missing = 0 if plan.n_frames is None else plan.n_frames_of(number) - n_known
 
     def _problem(self, text: str) -> None:
         with self._lock:

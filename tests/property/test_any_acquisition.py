@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from scopestream import AcquisitionSettings, open_stream
 from scopestream.registry import load_backend
 from scopestream.route import Route
-from scopestream.testing import expected_images, read_array, reader_other_than, stamped_frame
-from scopestream.testing.levels import next_level
-from scopestream.testing.readers import describe_mismatch
+from scopestream.testing import frame_numbers, mismatch, reader_other_than, stamped_frames
 from tests.property.layouts import acquisitions
 
 
@@ -30,28 +28,23 @@ def test_what_is_read_back_is_what_was_sent(acquisition: AcquisitionSettings, da
         came: dict[int, np.ndarray] = {}
         with open_stream(chosen) as stream:
             plan, route = stream.plan, Route(stream.plan)
-            total = plan.n_frames if plan.n_frames is not None else data.draw(st.integers(0, 12))
+            there = frame_numbers(plan, data.draw(st.integers(0, 12)) if plan.n_frames is None else None)
+            frames = stamped_frames(plan, there)
+            cameras = [camera.name for camera in chosen.cameras] or [None]
             in_order = not can.any_order or data.draw(st.booleans())
-            numbers = list(range(total)) if in_order else data.draw(st.permutations(range(total)))
-            for number in numbers:
+            for number in there if in_order else data.draw(st.permutations(there)):
+                camera = cameras[number % len(cameras)]
                 event = data.draw(st.sampled_from(["frame", "frame", "frame", "skip", "flush"]))
                 if event == "flush":
                     stream.flush()
                 if event == "skip":
                     if in_order:
-                        stream.skip()
+                        stream.skip(camera=camera)
                     continue
-                frame = stamped_frame(number, chosen.frame_shape, chosen.dtype)
                 if in_order:
-                    stream.append(frame)
+                    stream.append(frames[number], camera=camera)
                 else:
-                    stream.write(frame, index=dict(zip(route.names, route.coords(number), strict=True)))
-                came[number] = frame
-        reader = reader_other_than(chosen.backend)
-        skipped = set(range(total)) - came.keys() if in_order else set()
-        for image, model in zip(plan.images, expected_images(plan, came, skipped), strict=True):
-            expected = model
-            for level, number in enumerate(image.arrays):
-                expected = next_level(expected, chosen.downscale, chosen.halved_z) if level else expected
-                found = read_array(plan.root / plan.arrays[number].path, reader)
-                assert not (wrong := describe_mismatch(expected, found)), f"level {level}: {wrong}"
+                    stream.write(frames[number], index=dict(zip(route.names, route.coords(number), strict=True)))
+                came[number] = frames[number]
+        skipped = set(there) - came.keys() if in_order else set()
+        assert not (wrong := mismatch(plan, came, reader_other_than(chosen.backend), skipped)), wrong

@@ -112,3 +112,8 @@ def left_out(path: str | Path) -> dict[Key, str]:
 def root_attributes(path: str | Path) -> dict[str, Any]:
     attributes: dict[str, Any] = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
     return attributes
+
+
+def image_attributes(path: str | Path, image: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = json.loads((Path(path) / image / "zarr.json").read_text())["attributes"]["ome"]
+    return attributes

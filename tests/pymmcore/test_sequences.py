@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import useq
 from pymmcore_plus import CMMCorePlus
+from useq import MDASequence
 
-from tests.pymmcore.acquisition import acquire, check, left_out, root_attributes
-from tests.pymmcore.kinds import CHANNELS, PLANES, POSITIONS, REGULAR, TIMES, sequence
+from tests.pymmcore.acquisition import acquire, arrays_of, check, image_attributes, left_out, root_attributes
+from tests.pymmcore.kinds import CHANNELS, PLANES, POSITIONS, RAGGED, REGULAR, TIMES, sequence
 
 
 @pytest.mark.parametrize("name", REGULAR)
@@ -50,6 +51,35 @@ def test_a_channel_that_is_not_taken_every_time_is_missing_in_between_for_a_reas
         (("c", 1), ("t", t)): "channel FITC is taken at every 3rd time point only" for t in (1, 2, 4)
     }
     assert root_attributes(sink.path)["scopestream"]["status"] == "complete"
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_a_position_with_plans_of_its_own_has_an_image_of_its_own_shape(
+    core: CMMCorePlus, tmp_path: Path, name: str
+) -> None:
+    sink, seen = acquire(core, RAGGED[name], tmp_path / "cells.ome.zarr")
+    check(sink.path, seen)
+    assert len(seen) == sum(1 for _ in RAGGED[name])
+    assert left_out(sink.path) == {}
+    root = root_attributes(sink.path)["scopestream"]
+    assert (root["status"], root["frames"]["missing"]) == ("complete", 0)
+
+
+def test_each_position_has_the_planes_steps_and_channels_that_it_was_given(core: CMMCorePlus, tmp_path: Path) -> None:
+    own = MDASequence(channels=["Cy5"], z_plan={"range": 6, "step": 1.5}, time_plan={"interval": 0.01, "loops": 2})
+    plan = sequence(
+        time_plan={"interval": 0.05, "loops": 3}, z_plan=PLANES,
+        stage_positions=[POSITIONS[0], useq.Position(x=5, y=5, z=1, name="deep", sequence=own)],
+    )  # fmt: skip
+    sink, seen = acquire(core, plan, tmp_path / "cells.ome.zarr")
+    check(sink.path, seen)
+    shapes = {image: pixels.shape[:3] for image, pixels in arrays_of(sink.path).items()}
+    assert shapes == {"0": (3, 2, 3), "1": (3 * 2, 1, 5)}  # times of its own come in every round anew
+    multiscales, omero = (image_attributes(sink.path, "1")[key] for key in ("multiscales", "omero"))
+    scale, translation = (step.popitem()[1] for step in multiscales[0]["datasets"][0]["coordinateTransformations"])
+    assert scale[:3] == [0.01, 1.0, 1.5]
+    assert translation[2] == 1 - 3
+    assert [channel["label"] for channel in omero["channels"]] == ["Cy5"]
 
 
 def test_frames_that_nobody_waits_for_hold_up_no_block(core: CMMCorePlus, tmp_path: Path) -> None:

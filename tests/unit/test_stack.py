@@ -55,7 +55,7 @@ def test_arrays_have_half_the_planes_at_each_level_and_files_no_larger_than_they
 
 def test_without_a_z_axis_nothing_changes() -> None:
     layout = plan(counts={"t": 4})
-    assert layout.z_steps == ()
+    assert layout.z_steps() == ()
     assert layout.arrays == plan(counts={"t": 4}, downscale_z=False).arrays
 
 
@@ -158,7 +158,7 @@ def test_blocks_may_come_from_many_threads_in_any_order(backend: str, depth: int
     stored: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
     own = threading.local()
 
-    def steps() -> Any:
+    def steps(image: int) -> Any:
         if not hasattr(own, "steps"):
             own.steps = next_levels(layout)
         return own.steps

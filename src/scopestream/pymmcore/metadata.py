@@ -44,7 +44,7 @@ def frame_metadata(meta: Mapping[str, Any], event: MDAEvent) -> dict[str, Any]:
             at = getattr(event, f"{axis}_pos")
         if at is not None:
             metadata[f"position_{axis}"] = float(at) + 0.0  # stages say -0.0
-    metadata[NAMESPACE] = plain({"mda_event": event, **meta})
+    metadata[NAMESPACE] = plain({**meta, "mda_event": event})  # its index has the camera, too
     return metadata
 
 

@@ -53,6 +53,11 @@ class Opening:
         return tuple(range(max(1, len(self._camera_names))))
 
     @property
+    def _further(self) -> dict[str, Any]:
+        """Fields of the settings: those that the user gave, and the cameras where there are several."""
+        return {"cameras": self._camera_names, **self._more}
+
+    @property
     def is_known(self) -> bool:
         if isinstance(self._output, AcquisitionSettings):
             return True
@@ -99,14 +104,16 @@ class Opening:
         width, height, dtype, pixel_um = self._frame
         if self._sequence is not None and self._declared is None:
             layout = layout_of(self._sequence)
-            plan = plan_layout(self._sequence, layout, width, height, dtype, pixel_um, path=self._output, **self._more)
+            plan = plan_layout(
+                self._sequence, layout, width, height, dtype, pixel_um, path=self._output, **self._further
+            )
             return plan.settings, BySequence(plan.place)
         loop, placing = self._unplanned()
         settings = AcquisitionSettings(
             path=self._output,
             dtype=dtype,
             dimensions=[*loop, *frame_dimensions(width, height, pixel_um)],
-            **self._more,
+            **self._further,
         )
         return settings, placing
 
@@ -116,6 +123,14 @@ class Opening:
             raise PlanError(
                 f"The camera makes frames of ({frame.height}, {frame.width}) {frame.dtype}, the settings say "
                 f"({height}, {width}) {settings.dtype}. Nothing was written. Change the settings, or the camera."
+            )
+        cameras = tuple(camera.name for camera in settings.cameras)
+        if len(cameras) == 1 and not self._camera_names:
+            self._camera_names = cameras
+        if set(cameras) != set(self._camera_names):
+            raise PlanError(
+                f"The settings have {_words('camera', cameras)}, the microscope has "
+                f"{_words('camera', self._camera_names)}. Nothing was written."
             )
         names = [dimension.name for dimension in settings.dimensions[:-2]]
         if self._sequence is None:
@@ -137,6 +152,10 @@ class Opening:
 
 
 _IMAGE = [Dimension(name="y", count=1), Dimension(name="x", count=1)]
+
+
+def _words(what: str, names: Sequence[str]) -> str:
+    return f"the {what}s {', '.join(map(repr, names))}" if names else f"one {what}, without a name"
 
 
 def _frame_of(info: Mapping[str, Any]) -> Frame:

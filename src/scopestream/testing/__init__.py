@@ -5,13 +5,24 @@ The suite needs pytest and a library that reads Zarr v3 (tensorstore or zarr). S
 
 from typing import TYPE_CHECKING, Any
 
-from scopestream.testing.frames import acquire, expected_images, stamped_frame
+from scopestream.testing.frames import acquire, expected_images, frame_numbers, stamped_frame, stamped_frames
+from scopestream.testing.images import mismatch
 from scopestream.testing.readers import read_array, reader_other_than
 
 if TYPE_CHECKING:
     from scopestream.testing.conformance import BackendConformance
 
-__all__ = ["BackendConformance", "acquire", "expected_images", "read_array", "reader_other_than", "stamped_frame"]
+__all__ = [
+    "BackendConformance",
+    "acquire",
+    "expected_images",
+    "frame_numbers",
+    "mismatch",
+    "read_array",
+    "reader_other_than",
+    "stamped_frame",
+    "stamped_frames",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,13 +24,13 @@ from scopestream.errors import FrameIndexError, FrameMismatchError, NotDurableEr
 from scopestream.framelog import read_frames
 from scopestream.plan import LayoutPlan
 from scopestream.planning import make_plan
-from scopestream.registry import load_backend
+from scopestream.registry import load_backend, problems_of
 from scopestream.route import Route
 from scopestream.settings import AcquisitionSettings
 from scopestream.stream import open_stream
-from scopestream.testing.frames import acquire, expected_images, stamped_frame
-from scopestream.testing.levels import next_level
-from scopestream.testing.readers import describe_mismatch, read_array, reader_other_than
+from scopestream.testing.frames import acquire, frame_numbers, stamped_frame, stamped_frames
+from scopestream.testing.images import mismatch
+from scopestream.testing.readers import reader_other_than
 from scopestream.verification import verify
 
 Y, X = 70, 97  # odd on purpose: tiles are cut at both edges, levels are rounded
@@ -49,6 +49,12 @@ _WELLS = [
     {"name": "A1 second", "row": "A", "column": 1},
     {"name": "H12", "row": "H", "column": 12},
 ]
+_RAGGED = [
+    {"name": "short", "counts": {"t": 1, "z": 2}},
+    {"name": "flat", "counts": {"z": 1}, "channels": ["GFP"]},
+    {"name": "whole"},
+]
+_CAMERAS = [{"name": "left"}, {"name": "right", "shape": (41, 64), "dtype": "uint8"}]
 _TILES = {"y": 32, "x": 32}
 _PLATE = {"rows": list("ABCDEFGH"), "columns": [str(number) for number in range(1, 13)]}
 
@@ -69,6 +75,48 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
         "shards": {"t": 2, "z": 2},
     },
     "six axes": {"dimensions": _dims(t=2, angle=2, c=2, z=2)},
+    "ragged": {
+        "dimensions": [*_dims(t=3)[:1], {"name": "p", "coords": _RAGGED}, *_dims(c=2, z=3)],
+        "chunks": _TILES,
+        "shards": {"t": 2, "z": 2},
+    },
+    "ragged, positions outside": {"dimensions": [{"name": "p", "coords": _RAGGED}, *_dims(t=3, c=2, z=3)]},
+    "ragged, deep chunks": {
+        "dimensions": [*_dims(t=3)[:1], {"name": "p", "coords": _RAGGED}, *_dims(c=2, z=3)],
+        "chunks": {"t": 2, "z": 2, **_TILES},
+        "shards": {"t": 2, "z": 4},
+    },
+    "ragged plate": {
+        "dimensions": [
+            {"name": "p", "coords": [{**well, "counts": {"z": 1 + n}} for n, well in enumerate(_WELLS)]},
+            *_dims(c=2, z=3),
+        ],
+        "plate": _PLATE,
+    },
+    "two cameras": {"dimensions": _dims(t=3, c=2), "cameras": _CAMERAS},
+    "two cameras, tiles": {
+        "dimensions": _dims(t=5, z=2),
+        "cameras": _CAMERAS,
+        "chunks": {"z": 2, **_TILES},
+        "shards": {"t": 4, "z": 2},
+    },
+    "two cameras, ragged plate": {
+        "dimensions": [
+            {"name": "p", "coords": [{**well, "counts": {"t": 1 + n}} for n, well in enumerate(_WELLS)]},
+            *_dims(t=3),
+        ],
+        "plate": _PLATE,
+        "cameras": _CAMERAS,
+    },
+    "cameras are channels": {"dimensions": _dims(t=3, z=2), "cameras": ["left", "right"], "camera_axis": "channels"},
+    "cameras times channels": {"dimensions": _dims(t=3, c=2), "cameras": ["left", "right"], "camera_axis": "channels"},
+    "merged": {"dimensions": _dims(t=2, phase=3, c=2, z=2), "merge": ("phase", "c")},
+    "merged from afar": {
+        "dimensions": [*_dims(phase=2)[:1], {"name": "p", "coords": _RAGGED}, *_dims(t=3, c=2, z=3)],
+        "merge": ("phase", "c"),
+        "chunks": {"c": 2, **_TILES},
+        "shards": {"c": 4, "z": 2},
+    },
     "tiles": {"dimensions": _dims(t=5), "chunks": _TILES, "shards": {"t": 4}},
     "several files a frame": {"dimensions": _dims(t=5), "chunks": _TILES, "shards": {"t": 2, "y": 64, "x": 32}},
     "deep chunks": {"dimensions": _dims(t=2, z=7), "chunks": {"z": 3, **_TILES}, "shards": {"t": 2, "z": 6}},
@@ -84,7 +132,12 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "large tiles": {"dimensions": _dims(t=3), "chunks": {"y": 48, "x": 64}, "shards": {"t": 2}},
     "whole rows": {"dimensions": _dims(t=5), "chunks": {"y": 32, "x": X}, "shards": {"t": 2}},
 }
-_OF_LEVELS = ("five axes", "deep chunks", "positions inside", "time", "whole rows", "odd tiles", "large tiles")
+_OTHER_SHAPES = ("ragged", "ragged, deep chunks", "two cameras", "merged from afar")
+_SHORT = ("five axes", "deep chunks", "positions inside", *_OTHER_SHAPES)
+_OF_LEVELS = (
+    *("five axes", "deep chunks", "positions inside", "time", "whole rows", "odd tiles", "large tiles"),
+    *("ragged", "two cameras"),
+)
 #: layouts whose levels may be halved along z, with at least 12 frames
 _WITH_Z: Mapping[str, Mapping[str, Any]] = {
     **{name: LAYOUTS[name] for name in ("five axes", "arrives as t z c", "arrives as z c t", "deep chunks")},
@@ -96,6 +149,8 @@ _WITH_Z: Mapping[str, Mapping[str, Any]] = {
         "dimensions": [*_dims(z=4)[:1], {"name": "p", "coords": _POSITIONS}, *_dims(c=2)],
         "chunks": {"y": 33, "x": 33},
     },
+    **{name: LAYOUTS[name] for name in ("ragged", "ragged, positions outside", "ragged, deep chunks")},
+    "two cameras and z": {"dimensions": _dims(t=2, z=5), "cameras": _CAMERAS, "shards": {"z": 2}},
 }
 _CODECS = ("none", "zstd", "blosc-zstd", "blosc-lz4")
 _DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -125,12 +180,12 @@ class BackendConformance:
         codec = {"name": "blosc-lz4", "level": 3, "shuffle": shuffle}
         self._check(self.settings(tmp_path, **LAYOUTS["tiles"], codec=codec))
 
-    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "plate, time outside"])
+    @pytest.mark.parametrize("layout", [*_SHORT, "plate, time outside"])
     @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
     def test_skipped_frames_read_as_zeros_and_shift_nothing(self, tmp_path: Path, layout: str, codec: str) -> None:
         self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec), skipped={0, 4, 5})
 
-    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "without shards, deep", "time"])
+    @pytest.mark.parametrize("layout", [*_SHORT, "without shards, deep", "time"])
     @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
     def test_an_acquisition_that_ends_early_keeps_what_came(self, tmp_path: Path, layout: str, codec: str) -> None:
         self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec), n_frames=3)
@@ -154,7 +209,7 @@ class BackendConformance:
         dimensions = [{"name": "t", "count": None}, {"name": "p", "coords": _POSITIONS}, *_dims(c=2)]
         self._check(self.settings(tmp_path, dimensions=dimensions, shards={"t": 2}), n_frames=11)
 
-    @pytest.mark.parametrize("layout", ["five axes", "positions inside", "deep chunks"])
+    @pytest.mark.parametrize("layout", _SHORT)
     @pytest.mark.parametrize("codec", ["none", "blosc-zstd"])
     def test_levels_are_the_mean_of_the_level_before(self, tmp_path: Path, layout: str, codec: str) -> None:
         self._check(self.settings(tmp_path, **LAYOUTS[layout], codec=codec, levels=3))
@@ -188,7 +243,7 @@ class BackendConformance:
 
     # -- order ------------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("layout", ["five axes", "deep chunks", "positions inside", "arrives as t z c"])
+    @pytest.mark.parametrize("layout", [*_SHORT, "arrives as t z c"])
     @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
     @pytest.mark.parametrize("levels", [1, 3])
     def test_frames_may_come_in_any_order(self, tmp_path: Path, layout: str, codec: str, levels: int) -> None:
@@ -198,12 +253,11 @@ class BackendConformance:
         if self._refused(settings):
             return
         with open_stream(settings) as stream:
-            route, total = Route(stream.plan), stream.plan.n_frames
-            assert total is not None
-            for number in np.random.default_rng(1).permutation(total).tolist():
-                index = dict(zip(route.names, route.coords(number), strict=True))
-                stream.write(stamped_frame(number, (Y, X), settings.dtype), index=index)
-        self._compare(stream.plan, set(range(total)))
+            route, numbers = Route(stream.plan), frame_numbers(stream.plan)
+            frames = stamped_frames(stream.plan, numbers)
+            for number in np.random.default_rng(1).permutation(numbers).tolist():
+                stream.write(frames[number], index=dict(zip(route.names, route.coords(number), strict=True)))
+        self._compare(stream.plan, set(numbers))
 
     def test_a_backend_that_needs_order_refuses_a_late_frame_and_keeps_the_rest(self, tmp_path: Path) -> None:
         if load_backend(self.backend).capabilities.any_order:
@@ -344,7 +398,7 @@ class BackendConformance:
 
     # -- going on ---------------------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("layout", ["time", "tiles", "several files a frame", "deep chunks", "positions inside"])
+    @pytest.mark.parametrize("layout", ["time", "tiles", "several files a frame", *_SHORT])
     @pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
     def test_a_stream_goes_on_where_another_ended(self, tmp_path: Path, layout: str, codec: str) -> None:
         if not load_backend(self.backend).capabilities.resumes:
@@ -353,12 +407,16 @@ class BackendConformance:
         if self._refused(settings):
             return
         plan = acquire(settings, 3, skipped={1})
+        names: list[str | None] = [camera.name for camera in settings.cameras]
         with open_stream(settings) as stream:
-            self._compare(plan, {0, 2})
+            first, second, third = frame_numbers(plan, 3)
+            self._compare(plan, {first, third})
             while (number := stream.next_frame) is not None:
-                stream.append(stamped_frame(number, (Y, X), settings.dtype))
+                stream.append(
+                    stamped_frames(plan, [number])[number], camera=names[number % len(names)] if names else None
+                )
                 stream.flush()
-        self._compare(plan, set(range(plan.n_frames or 0)) - {1})
+        self._compare(plan, set(frame_numbers(plan)) - {second})
         assert verify(plan.root).sound
 
     def test_an_unbounded_axis_goes_on(self, tmp_path: Path) -> None:
@@ -420,7 +478,7 @@ class BackendConformance:
         """Whether the backend says that it cannot write these settings; then it says so before anything is written."""
         backend = load_backend(self.backend)
         plan = make_plan(settings, backend)
-        if settings.codec.name in backend.capabilities.codecs and not backend.check(plan):
+        if not problems_of(plan, backend):
             return False
         with pytest.raises(PlanError, match=self.backend):
             open_stream(settings)
@@ -434,24 +492,8 @@ class BackendConformance:
         if self._refused(settings):
             return
         plan = acquire(settings, n_frames, skipped=skipped)
-        total = plan.n_frames if n_frames is None else n_frames
-        assert total is not None
-        self._compare(plan, set(range(total)) - skipped)
+        self._compare(plan, set(frame_numbers(plan, n_frames)) - skipped)
 
     def _compare(self, plan: LayoutPlan, came: Set[int]) -> None:
         """Every level of every image, read by another library, against the model of these frames."""
-        frame_shape, dtype = plan.settings.frame_shape, plan.settings.dtype
-        frames = {number: stamped_frame(number, frame_shape, dtype) for number in came}
-        reader = reader_other_than(self.backend)
-        for image, model in zip(plan.images, expected_images(plan, frames), strict=True):
-            level_model = model
-            for level, number in enumerate(image.arrays):
-                found = read_array(plan.root / plan.arrays[number].path, reader)
-                level_model = (
-                    next_level(level_model, plan.settings.downscale, plan.settings.halved_z) if level else level_model
-                )
-                if plan.arrays[number].growable and found.shape[1:] == level_model.shape[1:]:
-                    # While it grows, the visible shape may be ahead of the frames, in whole files.
-                    assert not found[len(level_model) :].any()
-                    found = found[: len(level_model)]
-                assert not (wrong := describe_mismatch(level_model, found)), f"{plan.arrays[number].path}: {wrong}"
+        assert not (wrong := mismatch(plan, stamped_frames(plan, came), reader_other_than(self.backend))), wrong

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def acquire(
     skipped: Collection[int] = (),
     stream: Stream | None = None,
 ) -> LayoutPlan:
-    """Write stamped frames from one reused buffer, which is overwritten as soon as `append` returns.
+    """Write stamped frames, each of which is overwritten as soon as `append` returns; those of cameras in turn.
 
     n_frames  how many come or are skipped, all of the plan when it is None
     skipped   numbers of the frames that do not come
@@ -39,18 +39,35 @@ def acquire(
     if stream is None:
         with open_stream(settings) as opened:
             return acquire(settings, n_frames, skipped=skipped, stream=opened)
-    plan = stream.plan
-    buffer = np.empty(settings.frame_shape, settings.dtype)
-    total = plan.n_frames if n_frames is None else n_frames
-    assert total is not None, "an unbounded acquisition needs n_frames"
-    for number in range(total):
+    plan, route = stream.plan, Route(stream.plan)
+    for number in frame_numbers(plan, n_frames):
+        array = plan.arrays[plan.images[route.image(number)].arrays[0]]
+        names = [camera.name for camera in settings.cameras]
+        camera = names[number % len(names)] if names else None
         if number in skipped:
-            stream.skip(reason="left out by the test")
+            stream.skip(camera=camera, reason="left out by the test")
             continue
-        buffer[:] = stamped_frame(number, settings.frame_shape, settings.dtype)
-        stream.append(buffer, metadata={"number": number})
+        buffer = stamped_frame(number, array.frame_shape, array.dtype)
+        stream.append(buffer, camera=camera, metadata={"number": number})
         buffer[:] = 0
     return plan
+
+
+def frame_numbers(plan: LayoutPlan, n_frames: int | None = None) -> list[int]:
+    """The first numbers of a plan in acquisition order, those of cameras in turn; all of them without `n_frames`."""
+    assert n_frames is not None or plan.n_frames is not None, "an unbounded acquisition needs n_frames"
+    places, wanted = plan.places, plan.n_frames if n_frames is None else n_frames
+    lanes = [places.ahead(camera, wanted or 0) for camera in range(places.n_cameras)]
+    return sorted(number for lane in lanes for number in lane)[:wanted]
+
+
+def stamped_frames(plan: LayoutPlan, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    """The stamped frames of these numbers, each of the size and dtype that it has in the plan."""
+    route, frames = Route(plan), {}
+    for number in numbers:
+        array = plan.arrays[plan.images[route.image(number)].arrays[0]]
+        frames[number] = stamped_frame(number, array.frame_shape, array.dtype)
+    return frames
 
 
 def expected_images(

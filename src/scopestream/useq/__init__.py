@@ -113,9 +113,10 @@ def _largest(layout: Layout, axis: str) -> int | None:
 
 
 def _first(layout: Layout, axis: str) -> Axis:
-    """Of the fields that have this axis, what the first one has."""
-    found = (one.stack.time if axis == "t" else one.stack.z for one in layout.fields)
-    return next((known for known in found if known is not None), Axis(1))
+    """Of the fields that have this axis, what the first one has; of those that know the step, if any does."""
+    every = [one.stack.time if axis == "t" else one.stack.z for one in layout.fields]
+    found = sorted((known for known in every if known is not None), key=lambda known: known.step is None)
+    return found[0] if found else Axis(1)
 
 
 def _step(axis: Axis, unit: str) -> dict[str, Any]:
@@ -157,8 +158,22 @@ def _position(
     steps: Mapping[str, float | None],
     common: tuple[Channel, ...],
 ) -> Position:
+    """A field, with what it has of its own."""
     row, column = field.well.names if field.well is not None else (None, None)
-    return Position(name=field.name, x=field.x, y=field.y, z=field.z, row=row, column=column)
+    stack = field.stack
+    counts, scales = {}, {}
+    for axis, most in shared.items():
+        count = stack.counts.get(axis, 1)
+        if axis != "c" and count is not None and count != most:
+            counts[axis] = count
+    for axis, own in (("t", stack.time), ("z", stack.z)):
+        if own is not None and own.step and steps[axis] and own.step != steps[axis]:
+            scales[axis] = own.step
+    channels = make_channels(_channel_keys(layout, field)) if common else ()
+    return Position(
+        name=field.name, x=field.x, y=field.y, z=field.z, row=row, column=column,
+        counts=counts or None, scales=scales or None, channels=None if channels == common else channels,
+    )  # fmt: skip
 
 
 __all__ = [
