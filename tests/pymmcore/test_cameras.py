@@ -98,3 +98,10 @@ def test_settings_without_the_cameras_are_refused(two_cameras: CMMCorePlus, tmp_
     with pytest.raises(PlanError, match="one camera, without a name, the microscope has the cameras 'Camera', 'Right'"):
         acquire(two_cameras, plan, settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cameras_that_do_not_fit_together_are_refused(two_cameras: CMMCorePlus, tmp_path: Path) -> None:
+    two_cameras.setProperty("Right", "PixelType", "8bit")
+    with pytest.raises(PlanError, match="must have the same size and pixel type"):
+        acquire(two_cameras, PLAN, tmp_path / "cells.ome.zarr")
+    assert list(tmp_path.iterdir()) == []

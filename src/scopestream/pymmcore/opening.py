@@ -165,7 +165,13 @@ def _frame_of(info: Mapping[str, Any]) -> Frame:
             f"Camera {info.get('camera_label')!r} makes colour images of {shape}, and frames have one value for each "
             f"pixel. Nothing was written. Set the camera to a monochrome pixel type."
         )
-    return Frame(int(info["width"]), int(info["height"]), str(info["dtype"]), info.get("pixel_size_um") or None)
+    width, height, dtype = int(info["width"]), int(info["height"]), str(info["dtype"])
+    if not width or not height or dtype in ("uint0", "unknown"):
+        raise PlanError(
+            f"Camera {info.get('camera_label')!r} does not say what its images are like ({height}, {width}, {dtype}). "
+            f"Nothing was written. Cameras that work together must have the same size and pixel type."
+        )
+    return Frame(width, height, dtype, info.get("pixel_size_um") or None)
 
 
 def _camera_names(summary: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[str, ...]:
