@@ -316,6 +316,17 @@ def test_a_block_in_which_nothing_runs_says_so(core: CMMCorePlus, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_goes_wrong_in_a_thread_is_raised_at_the_end_of_the_block(core: CMMCorePlus, tmp_path: Path) -> None:
+    (tmp_path / "taken.ome.zarr").mkdir()
+    with pytest.raises(DatasetExistsError), recording(core, tmp_path / "taken.ome.zarr"):
+        core.run_mda(SEQUENCE)
+    with_engine(core, Breaks, triggered=False)
+    with pytest.raises(RuntimeError, match="ended with an error"), recording(core, tmp_path / "a.ome.zarr"):
+        core.run_mda(SEQUENCE)
+    assert root_attributes(tmp_path / "a.ome.zarr")["scopestream"]["frames"]["written"] == 12
+
+
 def test_a_block_has_one_acquisition(core: CMMCorePlus, tmp_path: Path) -> None:
     with recording(core, tmp_path / "a.ome.zarr") as sink:
         core.mda.run(SEQUENCE)

@@ -66,7 +66,7 @@ def run_mda(
             raise
         if errors:
             if sink.error is not None and sink.error is not errors[0]:
-                errors[0].add_note(f"Closing the dataset failed as well: {sink.error}")
+                errors[0].add_note(f"The dataset failed as well: {sink.error}")
             raise errors[0]
     return sink
 
@@ -79,8 +79,8 @@ def recording(
 
     One acquisition for each block. The end of the block waits until the dataset is closed; leaving it with an error
     cancels the acquisition. Arguments and errors are those of `run_mda`. Raises ValueError while another acquisition
-    runs, RuntimeError when none ran inside, and UnsupportedVersionError for versions of pymmcore-plus that it does not
-    know.
+    runs, RuntimeError when none ran inside or one failed in a thread, and UnsupportedVersionError for versions of
+    pymmcore-plus that it does not know.
     """
     mda = core.mda
     _check_version(mda)
@@ -104,6 +104,8 @@ def recording(
         run.wait(mda, sink)
     if sink.error is not None:
         raise sink.error
+    if run.thread is not threading.current_thread() and mda.status.finish_reason is FinishReason.ERRORED:
+        raise RuntimeError("The acquisition ended with an error, which its thread has shown. What came before is kept.")
 
 
 class _Run:

@@ -6,8 +6,8 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -63,9 +63,10 @@ class Sink:
         """
         self._summary = meta
         self.was_set_up = True
-        self._opening.prepare(sequence, meta)
-        if self._opening.is_known:
-            self._open()
+        with self._remembering():
+            self._opening.prepare(sequence, meta)
+            if self._opening.is_known:
+                self._open()
 
     def event_started(self, event: MDAEvent) -> None:
         """The runner begins with `event`: frames of earlier events that have not come will not come any more."""
@@ -91,48 +92,30 @@ class Sink:
 
     def append(self, img: np.ndarray, event: MDAEvent, meta: Mapping[str, Any]) -> None:
         """Take a frame. Raises as `Stream.write` does, which ends the acquisition."""
-        self._raise_late_error()
-        if self._stream is None:
-            self._opening.look_at(event, img)
-            self._open()
-        stream, placing = self._writing()
-        camera = int(event.index.get(CAMERA, 0))
-        key = (camera, event_key(event))
-        queue = self._awaited.get(key)
-        place = queue[0] if queue else placing.start(event, camera)
-        self._pass(place)
-        index = self._opening.index(place, camera)
-        metadata = frame_metadata(meta, event)
-        try:
-            stream.write(img, index=index, metadata=metadata)
-        except MetadataError as error:
-            warnings.warn(f"The metadata of a frame at {index} was left out: {error}", RuntimeWarning, stacklevel=2)
-            metadata[NAMESPACE] = {"left_out": str(error)}
-            stream.write(img, index=index, metadata=metadata)
-        if queue:
-            queue.popleft()
-            if not queue:
-                del self._awaited[key]
+        with self._remembering():
+            self._raise_late_error()
+            if self._stream is None:
+                self._opening.look_at(event, img)
+                self._open()
+            self._append(img, event, meta)
 
     def skip(self, *, frames: int = 1) -> None:
         """Some frames of the present event will not come; which ones is known when it is over."""
-        self._raise_late_error()
         skipped = sys.exception()  # the runner calls from where it handles SkipEvent
-        reason = getattr(skipped, "reason", None)
-        if reason is None:
-            return
-        self._reason = str(reason) or "the engine skipped the event"
-        self._give_up()
+        with self._remembering():
+            self._raise_late_error()
+            reason = getattr(skipped, "reason", None)
+            if reason is not None:
+                self._reason = str(reason) or "the engine skipped the event"
+                self._give_up()
 
     def close(self) -> None:
         """Finalise the dataset. Raises what went wrong; pymmcore-plus only logs that, `recording` raises it again."""
         if self._closed.is_set():
             return
         try:
-            self._close()
-        except Exception as error:
-            self.error = error
-            raise
+            with self._remembering():
+                self._close()
         finally:
             self._closed.set()
 
@@ -176,6 +159,38 @@ class Sink:
         return self._closed.wait(timeout)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """The first error stays in `error`, for those who are not told by the runner; later ones are its notes."""
+        try:
+            yield
+        except Exception as error:
+            if self.error is None:
+                self.error = error
+            elif error is not self.error:
+                self.error.add_note(f"Later: {error}")
+            raise
+
+    def _append(self, img: np.ndarray, event: MDAEvent, meta: Mapping[str, Any]) -> None:
+        stream, placing = self._writing()
+        camera = int(event.index.get(CAMERA, 0))
+        key = (camera, event_key(event))
+        queue = self._awaited.get(key)
+        place = queue[0] if queue else placing.start(event, camera)
+        self._pass(place)
+        index = self._opening.index(place, camera)
+        metadata = frame_metadata(meta, event)
+        try:
+            stream.write(img, index=index, metadata=metadata)
+        except MetadataError as error:
+            warnings.warn(f"The metadata of a frame at {index} was left out: {error}", RuntimeWarning, stacklevel=4)
+            metadata[NAMESPACE] = {"left_out": str(error)}
+            stream.write(img, index=index, metadata=metadata)
+        if queue:
+            queue.popleft()
+            if not queue:
+                del self._awaited[key]
 
     def _open(self) -> None:
         self._stream, self._placing = self._opening.open()
