@@ -106,8 +106,14 @@ def cases() -> dict[str, tuple[Callable[[], Iterable[MDAEvent]], type[MDAEngine]
     made["a triggered sequence"] = (lambda: _BURST, MDAEngine, True)
     made["a triggered sequence that loses frames"] = (lambda: _BURST, LosesFrames, True)
     made["a generator that counts `t`"] = (lambda: (MDAEvent(index={"t": t}) for t in range(5)), MDAEngine, False)
-    made["a generator of the events of a sequence"] = (lambda: (event for event in tcz), MDAEngine, False)
-    made["snaps that fail and events that are skipped"] = (lambda: tcz, Unlucky, False)
+    made["a list or generator of the events of a sequence"] = (lambda: list(tcz), MDAEngine, False)
+    made["a generator of events with any index"] = (
+        lambda: (MDAEvent(index={"t": n // 2, "p": n % 2}) for n in range(6)),
+        MDAEngine,
+        False,
+    )
+    longer = kinds.sequence(time_plan={"interval": 0, "loops": 4}, z_plan=kinds.PLANES)
+    made["snaps that fail and events that are skipped"] = (lambda: longer, Unlucky, False)
     return made
 
 

@@ -55,8 +55,11 @@ def plain(value: object, depth: int = 0) -> Any:
         return value
     if depth > _MAX_DEPTH:
         return repr(value)
-    if isinstance(value, Mapping):
-        return {str(getattr(key, "value", key)): plain(item, depth + 1) for key, item in value.items()}
+    if kind is dict or isinstance(value, Mapping):
+        return {
+            key if type(key) is str else str(getattr(key, "value", key)): plain(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, MDASequence):
         return plain(_dump(value, exclude_unset=True), depth + 1)
     if isinstance(value, MDAEvent):  # the sequence is in the root document
