@@ -43,7 +43,9 @@ class _Warnings(logging.Handler):
 def ours(core: CMMCorePlus, events: Iterable[MDAEvent], path: Path) -> str:
     with watching(core) as seen:
         sink = run_mda(core, events, path)
-    check(sink.path, seen)
+    places = check(sink.path, seen)
+    if all(set(place) == {"t"} for place in places.values()) and len(dict(max(places))) > 1:
+        return f"one stack of {len(seen)} frames, with the index of each in the log"
     return f"right, {len(seen)} frames"
 
 
@@ -57,12 +59,13 @@ def theirs(core: CMMCorePlus, events: Iterable[MDAEvent], path: Path) -> str:
         return f"stops after {len(seen)} frames: {type(error).__name__}: {_short(str(error))}"
     finally:
         logger.removeHandler(log)
-    fell_back = any("Falling back" in text for text in log.texts)
-    n_right = _at_their_place(path, seen)
-    if fell_back:
-        return "falls back to one stack of frames, without channels, positions or planes"
+    images = _images(path)
+    n_right = _at_their_place(images, seen)
     if n_right == len(seen):
         return f"right, {n_right} frames"
+    if _is_one_stack(images, seen):
+        how = "falls back, with a warning, to" if any("Falling back" in text for text in log.texts) else "makes"
+        return f"{how} one stack of {len(seen)} frames, without channels, positions or planes"
     return f"{n_right} of {len(seen)} frames are at their place"
 
 
@@ -71,8 +74,8 @@ def _short(text: str) -> str:
     return line if len(line) < 100 else f"{line[:97]}..."
 
 
-def _at_their_place(path: Path, seen: Seen) -> int:
-    """How many frames are where their index says: of each field in the image in which most of them are."""
+def _images(path: Path) -> list[tuple[list[str], np.ndarray]]:
+    """Axes before the frame, and pixels, of each image."""
     images = []
     for document in sorted(path.rglob("zarr.json")):
         content = json.loads(document.read_text())
@@ -80,6 +83,20 @@ def _at_their_place(path: Path, seen: Seen) -> int:
         if multiscales:
             axes = [axis["name"] for axis in multiscales[0]["axes"]][:-2]
             images.append((axes, read_array(document.parent / multiscales[0]["datasets"][0]["path"], "zarr")))
+    return images
+
+
+def _is_one_stack(images: list[tuple[list[str], np.ndarray]], seen: Seen) -> bool:
+    return (
+        len(images) == 1
+        and len(images[0][0]) == 1
+        and len(images[0][1]) == len(seen)
+        and all(np.array_equal(pixels, frame) for pixels, (_, frame) in zip(images[0][1], seen.frames, strict=True))
+    )
+
+
+def _at_their_place(images: list[tuple[list[str], np.ndarray]], seen: Seen) -> int:
+    """How many frames are where their index says: of each field in the image in which most of them are."""
     fields: dict[tuple[int | None, int | None], list[tuple[dict[str, int], np.ndarray]]] = {}
     for key, frame in seen.frames:
         index = dict(key)
