@@ -99,6 +99,8 @@ def _done(outcome: Recovery) -> Iterator[str]:
         yield f"renamed {clean(str(path))}, which no reader can open; its bytes stay"
     if repairs.leftovers:
         yield f"removed {_many(repairs.leftovers, 'unfinished file')}"
+    if repairs.log_lines:
+        yield f"blanked {_many(repairs.log_lines, 'damaged line')} of the frame log, which is kept beside as it was"
     if repairs.documents:
         yield f"wrote {_many(repairs.documents, 'document')} of arrays again"
     if outcome.n_levels:

@@ -64,6 +64,7 @@ class Delivery:
         in_order = not can.any_order
         self._stack = Stack(plan, self._next_levels, self._write_coarse, in_order=in_order) if plan.halves_z else None
         self._windows = Windows(plan, route)
+        self._window_step = self._windows.step or (1, 0)
         min_free = plan.settings.min_free
         self._space = None if min_free is None else SpaceWatch(plan.root, min_free)
         self._sync_documents = sync_documents
@@ -186,10 +187,10 @@ class Delivery:
             self._failed(records)
             raise
         self._counters.written(records, n_bytes)
-        window_of = self._windows.of
+        stride, count = self._window_step
         for job in jobs:
             for record in job.records:
-                window = window_of(record.number)
+                window = record.number // stride % count if count else self._windows.of(record.number)
                 if self.contrast.wants(window):
                     self.contrast.add(window, self._pixels(job, record))
 

@@ -13,6 +13,7 @@ from scopestream.dataset import Dataset
 from scopestream.errors import DatasetExistsError, PlanError
 from scopestream.lock import DatasetLock, check_not_busy
 from scopestream.overwrite import check_replaceable
+from scopestream.plan import LayoutPlan
 from scopestream.resume import prepare, resumed_settings
 from scopestream.settings import AcquisitionSettings
 
@@ -127,9 +128,12 @@ class OldRoot:
         self._root = Path(settings.path)
         self.lock = DatasetLock(self._root)
 
-    def mend(self) -> Dataset:
-        """What the last stream left, after it was made whole. From now on what is written is ours."""
-        _, dataset, _ = prepare(self._root, self.lock.previous, trim=False)
+    def mend(self, plan: LayoutPlan) -> Dataset:
+        """What the last stream left, after it was made whole. From now on what is written is ours.
+
+        plan  of the stream that goes on
+        """
+        dataset = prepare(self._root, self.lock.previous, plan=plan, trim=False).dataset
         self.lock.claim()
         return dataset
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from copy import copy
+from typing import Any
 
 import numpy as np
 
 from scopestream.errors import DatasetError
 from scopestream.framelog import FRAME_LOG, STATUSES, Status, parse_mark, parse_record
+from scopestream.places import Places
 from scopestream.plan import LayoutPlan
 from scopestream.untrusted import lines, open_regular
 
@@ -33,7 +35,7 @@ class History:
 
     def __init__(self, plan: LayoutPlan) -> None:
         numbers, statuses, checksums, ends = array("q"), array("B"), array("q"), array("q")
-        has_place = plan.places.has
+        places = plan.places
         self.n_damaged = synced = 0
         try:
             log = open_regular(plan.root / FRAME_LOG)
@@ -42,8 +44,8 @@ class History:
         except OSError as error:
             raise DatasetError(f"{plan.root / FRAME_LOG} cannot be read: {error.strerror or error}.") from error
         for line in () if log is None else lines(log):
-            record = None if line is None else parse_record(line)
-            if record is None or not has_place(record["frame"]):
+            record = _record(line, places)
+            if record is None:
                 mark = None if line is None else parse_mark(line)
                 synced = max(synced, mark or 0)
                 self.n_damaged += mark is None and (line is None or (line.endswith(b"\n") and bool(line.strip())))
@@ -90,3 +92,14 @@ class History:
     def count(self) -> dict[str, int]:
         """Frames by status."""
         return {status: int((self.statuses == code).sum()) for status, code in _CODES.items()}
+
+
+def is_damaged(line: bytes | None, plan: LayoutPlan) -> bool:
+    """Whether a line of the log (None: one without an end) is neither empty nor anything that counts."""
+    return line is None or (bool(line.strip()) and _record(line, plan.places) is None and parse_mark(line) is None)
+
+
+def _record(line: bytes | None, places: Places) -> dict[str, Any] | None:
+    """Of a frame of the plan."""
+    record = None if line is None else parse_record(line)
+    return record if record is not None and places.has(record["frame"]) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset, open_dataset
 from scopestream.document import array_document, stored_length, write_document
 from scopestream.durable import sync_everything
-from scopestream.errors import DatasetError
 from scopestream.framelog import read_frames
 from scopestream.lock import DatasetLock, check_not_busy, read_owner
 from scopestream.metadata import MetadataWriter
 from scopestream.relevel import complete_levels
 from scopestream.repair import Repairs, repair
 from scopestream.restore import Blocks
-from scopestream.resume import check_changeable, in_doubt, prepare
+from scopestream.resume import Prepared, check_changeable, in_doubt, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +27,8 @@ class Recovery:
     was      what the root said before: "recording" after a crash
     status   what it says now: "complete" or "incomplete"
     frames   by what became of them: written, skipped, dropped, failed, and missing, which never came
-    lost     frames that the log called written, and that are not on the disk; they count as failed now
+    lost     frames that the log called written, and that are not on the disk, or that were found damaged where coarser
+             levels had to be computed; they count as failed now
     repairs  what was mended in the files
     n_levels blocks of frames whose coarser levels were computed again
     """
@@ -49,7 +48,8 @@ class Recovery:
         mended = self.repairs
         return bool(
             self.was == "recording" or self.lost or self.n_levels or mended.trimmed or mended.salvaged
-            or mended.rebuilt or mended.set_aside or mended.leftovers or mended.documents
+            or mended.rebuilt or mended.set_aside or mended.leftovers or mended.log_lines
+            or mended.documents
         )  # fmt: skip
 
 
@@ -73,13 +73,14 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
         doubtful = in_doubt(dataset, read_owner(root))
         repairs = repair(dataset, in_doubt=doubtful, trim=True, dry_run=True, on_file=on_file)
         after = replace(dataset, history=dataset.history.failing(repairs.lost))
-        return _outcome(dataset, after, repairs, complete_levels(after, repairs.stale, dry_run=True), dry_run=True)
+        n_levels, _ = complete_levels(after, repairs.stale, dry_run=True)
+        return _outcome(dataset, Prepared(repairs, after, n_levels, []), dry_run=True)
     lock = DatasetLock(root)
     try:
-        repairs, after, n_levels = prepare(root, lock.previous, trim=True, on_file=on_file)
-        outcome = _outcome(dataset, after, repairs, n_levels, dry_run=False)
+        prepared = prepare(root, lock.previous, trim=True, on_file=on_file)
+        outcome = _outcome(dataset, prepared, dry_run=False)
         if outcome.changed:
-            _write_documents(after, outcome)
+            _write_documents(prepared.dataset, outcome)
             sync_everything(root)
     except BaseException:
         lock.abandon()
@@ -88,7 +89,8 @@ def recover(path: str | Path, *, dry_run: bool = False, on_file: Callable[[], ob
     return outcome
 
 
-def _outcome(before: Dataset, after: Dataset, repairs: Repairs, n_levels: int, *, dry_run: bool) -> Recovery:
+def _outcome(before: Dataset, prepared: Prepared, *, dry_run: bool) -> Recovery:
+    repairs, after, n_levels, damaged = prepared
     was = str(before.state.get("status"))
     counts = after.history.count()
     total = after.plan.n_frames
@@ -102,7 +104,7 @@ def _outcome(before: Dataset, after: Dataset, repairs: Repairs, n_levels: int, *
         was=was,
         status="complete" if whole and ended else "incomplete",
         frames=counts,
-        lost=tuple(before.history.numbers[repairs.lost].tolist()),
+        lost=tuple(sorted([*before.history.numbers[repairs.lost].tolist(), *damaged])),
         repairs=repairs,
         n_levels=n_levels,
     )
@@ -131,8 +133,7 @@ def _write_documents(dataset: Dataset, outcome: Recovery) -> None:
 
 def _windows(dataset: Dataset) -> Sequence[tuple[float, float] | None]:
     contrast = Contrast(dataset.plan.n_windows)
-    with suppress(DatasetError):  # the windows are a convenience; what cannot be read is told elsewhere
-        Blocks(dataset, dataset.plan).sample(contrast)
+    Blocks(dataset, dataset.plan).sample(contrast)
     return contrast.windows
 
 

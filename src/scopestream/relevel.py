@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,8 +22,13 @@ from scopestream.stack import Stack
 from scopestream.stored import Index, StoredArray
 
 
-def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry_run: bool) -> int:
-    """Compute what a crash left out of the coarser levels; returns how many blocks of the finest one it took.
+def complete_levels(
+    dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry_run: bool
+) -> tuple[int, dict[int, list[Path]]]:
+    """Compute what a crash left out of the coarser levels.
+
+    Returns how many blocks of the finest one it took, and which of their frames are `Blocks.damaged`: they were taken
+    for zeros.
 
     A frame is logged after all its levels were stored, but an index may not have named them yet. And where z is halved
     too, a plane waits in memory for the next one, and a crash loses what becomes of both.
@@ -31,7 +37,7 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
     """
     crashed = dataset.state.get("status") == "recording"
     if all(len(image.arrays) == 1 for image in dataset.plan.images) or not (crashed or stale):
-        return 0
+        return 0, {}
     backend = _backend(dataset.settings.backend)
     plan = replace(make_plan(dataset.settings, backend), backend=backend.name)
     blocks, levels = Blocks(dataset, plan), _Levels(dataset, plan, stale)
@@ -49,7 +55,7 @@ def complete_levels(dataset: Dataset, stale: Sequence[tuple[int, Index]], *, dry
         finally:
             keep_lengths(sink, plan, dataset.lengths())
             sink.close()
-    return n_blocks
+    return n_blocks, blocks.damaged
 
 
 def _write_levels(plan: LayoutPlan, blocks: Blocks, columns: Sequence[Sequence[Key]], sink: Sink) -> None:

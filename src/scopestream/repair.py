@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from scopestream.aside import keep_aside, move_aside
 from scopestream.dataset import Dataset, differing_documents
 from scopestream.document import array_document, read_document, replacing, stored_length, write_document
 from scopestream.durable import sync_data, sync_file
@@ -22,6 +22,7 @@ from scopestream.errors import DatasetError
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
 from scopestream.plan import LayoutPlan
+from scopestream.relog import blank_damaged_lines
 from scopestream.salvage import salvage
 from scopestream.shardindex import MISSING, encode_index, index_bytes
 from scopestream.stored import Index
@@ -43,6 +44,7 @@ class Repairs:
     rebuilt      shards with a damaged index that was made again from the chunks
     set_aside    shards that could not be made again: renamed, so that readers take their frames for missing
     leftovers    files that were never finished, removed
+    log_lines    of the frame log that were no records, and are spaces now
     documents    of arrays, written again
     stale        files of coarser levels that were set aside: number of the array, and of the file along each axis
     lost         entries of the history: frames that were logged as written, and are not there
@@ -55,6 +57,7 @@ class Repairs:
     rebuilt: int = 0
     set_aside: list[Path] = field(default_factory=list)
     leftovers: int = 0
+    log_lines: int = 0
     documents: int = 0
     stale: list[tuple[int, Index]] = field(default_factory=list)
     lost: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -77,7 +80,8 @@ def repair(
     on_file   called after each data file
     Raises OSError when the disk does not take it.
     """
-    repairs, plan = Repairs(), dataset.plan
+    plan = dataset.plan
+    repairs = Repairs(log_lines=blank_damaged_lines(plan, dry_run=dry_run))
     for path in list(_leftovers(plan)):
         repairs.leftovers += 1
         if not dry_run:
@@ -104,6 +108,8 @@ class _Array:
 
     def mend(self, *, trim: bool, on_file: Callable[[], object]) -> None:
         stored = self._stored
+        if stored.array.level:  # by a recovery that did not come to its end
+            self._repairs.stale += [(self._number, at) for at in stored.set_aside()]
         for group, files in stored.groups():
             if stored.is_sharded:
                 files = [(at, path) for at, path in files if self._is_sound(at, path)]
@@ -142,7 +148,7 @@ class _Array:
             if self._stored.array.level:
                 self._repairs.stale.append((self._number, at))
             if not self._dry_run:
-                os.replace(path, _free_name(path))
+                move_aside(path)
             self._stored.give_up(path)
             return False
         self._repairs.rebuilt += 1
@@ -151,7 +157,7 @@ class _Array:
             self._stored.assume(path, index)
             return True
         if not salvaged.is_all:
-            _keep_beside(path)  # what nobody could name stays, for people
+            keep_aside(path, copied=False)  # what nobody could name stays, for people
         with replacing(path, synced=True) as temporary:
             _copy_chunks(path, temporary, index)
         self._stored.forget(path)
@@ -284,19 +290,3 @@ def _files_in(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
     except OSError:  # it is not there, or something else
         return []
-
-
-def _keep_beside(path: Path) -> None:
-    aside = _free_name(path)
-    try:
-        os.link(path, aside)
-    except OSError:  # not on this file system
-        shutil.copyfile(path, aside)
-
-
-def _free_name(path: Path) -> Path:
-    """Beside `path`, where no reader looks."""
-    number = 0
-    while (aside := path.with_name(f".{path.name}.damaged{number or ''}")).exists():
-        number += 1
-    return aside

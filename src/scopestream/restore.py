@@ -1,16 +1,20 @@
-"""What a stream that goes on must know of the frames that are there: which, and the pixels of unfinished blocks."""
+"""What a stream that goes on must know of the frames that are there: which, and the pixels of unfinished blocks.
+
+Their pixels are compared with the log before anybody stores them again: what is damaged must not look sound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
+from scopestream.checksum import crc32c
 from scopestream.contract import Sink
 from scopestream.contrast import Contrast
 from scopestream.dataset import Dataset
-from scopestream.errors import DatasetError
 from scopestream.forms import forms_of
 from scopestream.plan import LayoutPlan, z_steps_by_image
 from scopestream.stored import Index
@@ -23,10 +27,12 @@ Key = tuple[int, Index]  # image, and place of a block without the frame
 class Blocks:
     """Blocks of the finest level, in the unit of the plan, of which frames are settled: there, or known not to come.
 
-    plan  of the stream that goes on, with the layout of the dataset
+    plan     of the stream that goes on, with the layout of the dataset
+    damaged  frames that were read, and cannot be decoded or differ from their checksum, with the files that they are in
     """
 
     def __init__(self, dataset: Dataset, plan: LayoutPlan) -> None:
+        self.damaged: dict[int, list[Path]] = {}
         self._dataset, self._plan = dataset, plan
         self._forms = forms_of(plan)
         self._z_steps = z_steps_by_image(plan)
@@ -77,10 +83,7 @@ class Blocks:
         return (key for key in column if len(self.frames(key)) == self._n_frames(key))
 
     def pixels(self, key: Key) -> np.ndarray | None:
-        """The block as the backend takes it, zeros where frames are not there; None where none is.
-
-        Raises DatasetError when the disk does not have them.
-        """
+        """The block as the backend takes it, zeros where frames are not there or are damaged; None where none is."""
         there = [index for index, is_there in self.frames(key) if is_there]
         if not there:
             return None
@@ -99,19 +102,33 @@ class Blocks:
         return tiles
 
     def read(self, image: int, indices: Sequence[Index]) -> Iterator[tuple[Index, np.ndarray]]:
-        """Frames of an image, layer by layer. Raises DatasetError when one cannot be read."""
+        """Frames of an image, layer by layer, without those that are damaged."""
         number = self._plan.images[image].arrays[0]
-        stored = self._dataset.stored(number, _refuse)
+        stored = self._dataset.stored(number, lambda _: None)
         wanted: dict[Index, list[Index]] = {}
         for index in indices:
             origin = tuple([i // depth * depth for i, depth in zip(index, stored.geometry.depth, strict=True)])
             wanted.setdefault(origin, []).append(index)
         for origin, places in wanted.items():
             layer, sound = stored.layer(origin)
-            if not sound:
-                _refuse(f"frames of {stored.array.path} around {origin} cannot be read")
             for index in places:
-                yield index, layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
+                frame = layer[tuple([i - o for i, o in zip(index, origin, strict=True)])]
+                if sound and self._is_intact(image, index, frame):
+                    yield index, frame
+                else:
+                    self.damaged[self._dataset.route.number(image, index)] = stored.paths(origin)
+
+    def read_what_is_held(self) -> None:
+        """Everything that a stream has to hold when it goes on, for `damaged`."""
+        for _ in self.unfinished():
+            pass
+        for _ in self.waiting():
+            pass
+
+    def _is_intact(self, image: int, index: Index, frame: np.ndarray) -> bool:
+        entry = self._dataset.history.find(self._dataset.route.number(image, index))
+        checksum = -1 if entry is None else self._dataset.history.checksums[entry]
+        return bool(checksum < 0 or checksum == crc32c(frame))
 
     def columns(self) -> Iterator[list[Key]]:
         """Blocks that go together from level to level: those that differ in z only, where z is halved; else one."""
@@ -160,7 +177,3 @@ def keep_lengths(sink: Sink, plan: LayoutPlan, lengths: Sequence[int]) -> None:
     for number, array in enumerate(plan.arrays):
         if array.growable:
             sink.extend(number, lengths[array.image])
-
-
-def _refuse(problem: str) -> None:
-    raise DatasetError(f"{problem}; nothing was changed.")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from scopestream.aside import keep_aside
 from scopestream.dataset import Dataset, open_dataset, stored_settings
 from scopestream.errors import DatasetError, ResumeError
 from scopestream.framelog import FRAME_LOG, STATUSES, FrameLog, Record
 from scopestream.lock import boot_id
+from scopestream.plan import LayoutPlan
 from scopestream.relevel import complete_levels
 from scopestream.repair import Repairs, repair
+from scopestream.restore import Blocks
 from scopestream.settings import AcquisitionSettings
 
 # What is on the disk as the settings say; all others say how it gets there.
@@ -52,24 +55,46 @@ def resumed_settings(settings: AcquisitionSettings) -> AcquisitionSettings:
     return settings.model_copy(update=update)
 
 
+class Prepared(NamedTuple):
+    """A dataset that a stream can go on with.
+
+    n_levels  blocks whose coarser levels were computed
+    damaged   numbers of frames that had to be read, and could not; the log says so now
+    """
+
+    repairs: Repairs
+    dataset: Dataset
+    n_levels: int
+    damaged: list[int]
+
+
 def prepare(
-    root: Path, owner: dict[str, Any], *, trim: bool, on_file: Callable[[], object] = lambda: None
-) -> tuple[Repairs, Dataset, int]:
+    root: Path,
+    owner: dict[str, Any],
+    *,
+    plan: LayoutPlan | None = None,
+    trim: bool,
+    on_file: Callable[[], object] = lambda: None,
+) -> Prepared:
     """Mend what the last stream left, log which frames are lost, complete the levels, and open what there is then.
 
-    Returns with the dataset what was mended, and the number of blocks whose levels were computed.
-
     owner    who wrote last, as its lock told; the caller has the lock now
+    plan     of the stream that will go on: what it has to read is read, to see whether it can be
     trim     and `on_file` as for `repair`
     Raises DatasetError or OSError.
     """
     dataset = open_dataset(root)
     check_changeable(dataset)
     repairs = repair(dataset, in_doubt=in_doubt(dataset, owner), trim=trim, dry_run=False, on_file=on_file)
-    if len(repairs.lost):
-        _log_lost(dataset, repairs)
-        dataset = open_dataset(root)
-    return repairs, dataset, complete_levels(dataset, repairs.stale, dry_run=False)
+    dataset = _failing(dataset, dataset.history.numbers[repairs.lost].tolist(), "lost in a crash")
+    n_levels, damaged = complete_levels(dataset, repairs.stale, dry_run=False)
+    dataset = _without(dataset, damaged)
+    if plan is not None:
+        blocks = Blocks(dataset, plan)
+        blocks.read_what_is_held()
+        dataset = _without(dataset, blocks.damaged)
+        damaged |= blocks.damaged
+    return Prepared(repairs, dataset, n_levels, sorted(damaged))
 
 
 def check_changeable(dataset: Dataset) -> None:
@@ -115,14 +140,24 @@ def in_doubt(dataset: Dataset, owner: dict[str, Any]) -> np.ndarray:
     return unsynced
 
 
-def _log_lost(dataset: Dataset, repairs: Repairs) -> None:
-    """Let the log say that these frames are not there after all."""
+def _without(dataset: Dataset, damaged: Mapping[int, Sequence[Path]]) -> Dataset:
+    """That dataset once its log says that these frames failed. Their files may change now, and are kept beside."""
+    for path in sorted({path for paths in damaged.values() for path in paths}):
+        if path.exists():
+            keep_aside(path, copied=True)
+    return _failing(dataset, sorted(damaged), "damaged")
+
+
+def _failing(dataset: Dataset, numbers: Sequence[int], reason: str) -> Dataset:
+    """That dataset once its log says that these frames are not there after all."""
+    if not numbers:
+        return dataset
     log = FrameLog(dataset.plan, dataset.route)
     try:
-        numbers = dataset.history.numbers[repairs.lost].tolist()
-        log.add([Record(number, time(), None) for number in numbers], "failed", json.dumps("lost in a crash"))
+        log.add([Record(number, time(), None) for number in numbers], "failed", json.dumps(reason))
     finally:
         log.close()
+    return open_dataset(dataset.plan.root)
 
 
 def _differing_dimensions(settings: AcquisitionSettings, original: AcquisitionSettings) -> list[str]:

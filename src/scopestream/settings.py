@@ -63,8 +63,8 @@ class AcquisitionSettings(Model):
     dimensions: tuple[Dimension, ...] = Field(max_length=64)
     plate: Plate | None = Field(default=None, validate_default=True)  # wells may be named without it
     storage_order: Literal["ome", "acquisition"] | tuple[str, ...] = "ome"
-    chunks: Tiling = "auto"
-    shards: Tiling | None = "auto"
+    chunks: Tiling = Field(default="auto", validate_default=True)  # cameras may have their own
+    shards: Tiling | None = Field(default="auto", validate_default=True)
     codec: Codec = Field(default_factory=lambda: Codec.model_validate("none"))
     levels: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = 1
     downscale: Downscale = "mean"
@@ -166,7 +166,7 @@ class AcquisitionSettings(Model):
         axes, cameras = _axes_so_far(info), info.data.get("cameras", ())
         if axes is None:
             return sizes
-        counts = _counts(axes, [camera.shape for camera in cameras])
+        counts = _counts(axes, [None, *(camera.shape for camera in cameras)])
         is_chunks = info.field_name == "chunks"
         chunks = sizes if is_chunks else info.data.get("chunks")
         problems = _problems_of_chunks(counts, sizes) if is_chunks else _problems_of_shards(counts, chunks, sizes)
@@ -327,7 +327,7 @@ def _counts(axes: Sequence[Axis], shapes: Sequence[tuple[int, int] | None]) -> d
     counts = {axis.dimension.name: axis.dimension.count for axis in axes}
     for side, name in enumerate(list(counts)[-2:]):
         sides = [counts[name] or 1 if shape is None else shape[side] for shape in shapes]
-        counts[name] = max(sides, default=counts[name] or 1)
+        counts[name] = max(sides)
     return counts
 
 

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from scopestream.aside import original_name
 from scopestream.decode import decoder
 from scopestream.geometry import Geometry
 from scopestream.plan import ArrayPlan
@@ -49,6 +50,11 @@ class StoredArray:
         self.ends = tuple(
             1 << 62 if array.growable and axis == 0 else size for axis, size in enumerate(array.shape[: self._before])
         )
+        # Files along each axis.
+        self._limits = [
+            None if array.growable and axis == 0 else -(-size // step)
+            for axis, (size, step) in enumerate(zip(array.shape, array.file_shape, strict=True))
+        ]
         # A compressed chunk is at most a little larger than its pixels.
         self.max_encoded = self.geometry.chunk_bytes + self.geometry.chunk_bytes // 8 + 4096
         self._indexes: OrderedDict[Path, np.ndarray | None] = OrderedDict()
@@ -71,11 +77,19 @@ class StoredArray:
 
     def files(self) -> Iterator[tuple[Index, Path]]:
         """The data files that there are: number along each axis, and path; ascending."""
-        limits = [
-            None if self.array.growable and axis == 0 else -(-size // step)
-            for axis, (size, step) in enumerate(zip(self.array.shape, self.array.file_shape, strict=True))
-        ]
-        yield from self._files_below(self._folder, (), limits)
+        yield from self._files_below(self._folder, (), self._limits)
+
+    def set_aside(self) -> Iterator[Index]:
+        """Files that are gone, since a recovery has put them aside: number along each axis."""
+        for path in self._folder.rglob(".*.damaged*"):
+            *folders, _ = path.relative_to(self._folder).parts
+            at = tuple([_number(name) for name in (*folders, original_name(path))])
+            if (
+                len(at) == len(self._limits)
+                and all(i >= 0 and (limit is None or i < limit) for i, limit in zip(at, self._limits, strict=True))
+                and not self.path(at).exists()
+            ):
+                yield at
 
     def groups(self) -> Iterator[tuple[Index, list[tuple[Index, Path]]]]:
         """Places along the axes before the frame at which there are files, and these; ascending."""
@@ -169,8 +183,7 @@ class StoredArray:
 
     def lacks_all_chunks(self, origin: Index) -> bool:
         """Whether nothing of that layer is there, or a part of it was in a file that was given up."""
-        file, _, _ = self.geometry.locate(origin)
-        if any(self.path((*file, *at)) in self._given_up for at, _ in self.geometry.tiles):
+        if any(path in self._given_up for path in self.paths(origin)):
             return True
         return bool(self._missing([origin]).all())
 
@@ -202,8 +215,7 @@ class StoredArray:
             return True
         if not self.stores_again:
             return False
-        file, _, _ = self.geometry.locate(origin)
-        return any(self.has_reserve(self.path((*file, *at))) for at, _ in self.geometry.tiles)
+        return any(map(self.has_reserve, self.paths(origin)))
 
     def has_reserve(self, path: Path) -> bool:
         """Whether there is anything between the last chunk that the index of a shard names and the index."""
@@ -216,6 +228,11 @@ class StoredArray:
         there = index[index[:, 0] != MISSING]
         end = int((there[:, 0] + there[:, 1]).max()) if len(there) else 0
         return end < size - index_bytes(self.geometry.n_chunks)
+
+    def paths(self, origin: Index) -> list[Path]:
+        """Of the files that the layer at `origin` is in, whether they are there or not."""
+        file, _, _ = self.geometry.locate(origin)
+        return [self.path((*file, *at)) for at, _ in self.geometry.tiles]
 
     def path(self, file: Index) -> Path:
         """Of the file with that number along each axis."""
@@ -293,18 +310,15 @@ class StoredArray:
         if len(at) == len(limits):
             yield at, folder
             return
-        limit, numbers = limits[len(at)], []
+        limit = limits[len(at)]
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    # As the writer names them; "007" and a Bengali 7 are somebody else's.
-                    if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name)):
-                        numbers.append(int(entry.name))
+                numbers = sorted(number for entry in entries if (number := _number(entry.name)) >= 0)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 self._on_problem(f"{folder} cannot be listed: {_reason(error)}")
             return
-        for number in sorted(numbers):
+        for number in numbers:
             if limit is None or number < limit:
                 yield from self._files_below(folder / str(number), (*at, number), limits)
             else:
@@ -315,6 +329,12 @@ def _place(layer: np.ndarray, chunk: np.ndarray, top: int, left: int) -> None:
     """Copy a chunk into a layer, without what lies past its edges."""
     part = layer[..., top : top + chunk.shape[-2], left : left + chunk.shape[-1]]
     part[...] = chunk[..., : part.shape[-2], : part.shape[-1]]
+
+
+def _number(name: str) -> int:
+    """Of a file or folder, as the writer names them, else -1; "007" and a Bengali 7 are somebody else's."""
+    is_number = name.isascii() and name.isdigit() and len(name) < 20 and name == str(int(name))
+    return int(name) if is_number else -1
 
 
 def _reason(error: Exception) -> str:

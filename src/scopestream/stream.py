@@ -91,7 +91,7 @@ class Stream:
             if plan.settings.on_exists == "resume" and plan.root.exists():
                 root = OldRoot(plan.settings)
                 opened.callback(root.undo)
-                before = root.mend()
+                before = root.mend(plan)
             else:
                 root = NewRoot(plan.settings)
                 opened.callback(root.undo)

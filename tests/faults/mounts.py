@@ -1,4 +1,4 @@
-"""Small disks that really are full: mounted for one test, by root on Linux."""
+"""File systems in a file or in memory, mounted for one test, by root on Linux; small ones are really full."""
 
 from __future__ import annotations
 
@@ -24,25 +24,39 @@ def tmpfs(folder: Path, size: int, n_files: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def ext4(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of `size` bytes in a file beside the folder."""
-    if shutil.which("mkfs.ext4") is None:
-        raise CannotMountError("there is no mkfs.ext4")
+    """A file system of `size` bytes, none of them kept for root."""
+    with in_file(folder, size, "ext4", "-m", "0"):
+        yield folder
+
+
+@contextmanager
+def in_file(folder: Path, size: int, kind: str, *options: str) -> Iterator[Path]:
+    """A file system of that kind and size in a file, whose path this yields, beside the folder."""
+    if shutil.which(f"mkfs.{kind}") is None:
+        raise CannotMountError(f"there is no mkfs.{kind}")
     image = folder.with_name(f"{folder.name}.img")
     with image.open("wb") as file:
         file.truncate(size)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True)
-    with _mounted(folder, ["-t", "ext4", "-o", "loop", str(image)]):
-        yield folder
+    try:
+        subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True, capture_output=True)
+        with _mounted(folder, ["-o", "loop", str(image)]):
+            yield image
+    finally:
+        image.unlink()
+
+
+def mount(folder: Path, arguments: list[str]) -> None:
+    done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True)
+    if done.returncode:
+        raise CannotMountError(f"mount says: {done.stderr.strip()}")
 
 
 @contextmanager
 def _mounted(folder: Path, arguments: list[str]) -> Iterator[None]:
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise CannotMountError("only root on Linux can mount a small disk")
+        raise CannotMountError("only root on Linux can mount a file system")
     folder.mkdir()
-    done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True)
-    if done.returncode:
-        raise CannotMountError(f"mount says: {done.stderr.strip()}")
+    mount(folder, arguments)
     try:
         yield
     finally:  # lazily, since whoever failed there may still hold a file open

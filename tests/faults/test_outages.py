@@ -15,7 +15,9 @@ import pytest
 from scopestream.testing import read_array, stamped_frame
 from scopestream.testing.levels import next_level
 from scopestream.testing.readers import READERS
-from tests.faults.outages import CannotMountError, machine
+from tests.faults.mounts import CannotMountError
+from tests.faults.outages import machine
+from tests.faults.results import Numbers, Results
 
 SHAPE = (96, 128)
 _TILES = {"y": 32, "x": 32}
@@ -50,7 +52,7 @@ except (ScopestreamError, OSError) as error:
 
 
 def write_until_the_power_is_gone(
-    tmp_path: Path, kind: str, settings: dict[str, Any], *, every: int, after: int
+    tmp_path: Path, kind: str, settings: dict[str, Any], results: Results, *, every: int, after: int
 ) -> None:
     """Shut the file system down after `after` promises, start it again, and read all that was promised."""
     try:
@@ -67,7 +69,13 @@ def write_until_the_power_is_gone(
             assert said[-1] == "WriteError"
             n_safe = int(said[-2])
             computer.start_again()
-            check(path, settings.get("levels", 1), n_safe)
+            held = False
+            try:
+                check(path, settings.get("levels", 1), n_safe)
+                held = True
+            finally:  # of a check that fails nobody knows how many frames it cost: all of them, at the most
+                numbers = Numbers(n_safe, 0 if held else n_safe, n_safe, n_safe if held else 0)
+                results.add(f"power loss, {kind}", settings["backend"], str(settings), opened=held, numbers=numbers)
     except CannotMountError as error:
         pytest.skip(str(error))
 
@@ -105,10 +113,10 @@ def settings(layout: str, codec: str, backend: str, durability: str) -> dict[str
     ],
 )
 def test_frames_that_were_safe_survive_a_power_loss(
-    tmp_path: Path, layout: str, codec: str, backend: str, durability: str, kind: str
+    tmp_path: Path, layout: str, codec: str, backend: str, durability: str, kind: str, results: Results
 ) -> None:
     acquisition = settings(layout, codec, backend, durability)
-    write_until_the_power_is_gone(tmp_path, kind, acquisition, every=5, after=4)
+    write_until_the_power_is_gone(tmp_path, kind, acquisition, results, every=5, after=4)
 
 
 @pytest.mark.campaign
@@ -120,7 +128,7 @@ def test_frames_that_were_safe_survive_a_power_loss(
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_power_losses(
-    tmp_path: Path, layout: str, codec: str, backend: str, durability: str, kind: str, after: int
+    tmp_path: Path, layout: str, codec: str, backend: str, durability: str, kind: str, after: int, results: Results
 ) -> None:
     acquisition = settings(layout, codec, backend, durability)
-    write_until_the_power_is_gone(tmp_path, kind, acquisition, every=3, after=after)
+    write_until_the_power_is_gone(tmp_path, kind, acquisition, results, every=3, after=after)

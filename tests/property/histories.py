@@ -26,7 +26,7 @@ class Model:
 
     has_black whether every fourth frame is nothing but zeros, which without checksums cannot be told from a lost one
     before    settled when the stream was opened
-    cursor    what the next `append` fills
+    cursors   what the next `append` of each camera fills; of one where there are none
     accepted  frames that came and are not lost, and `promised` those that no kill takes any more
     skipped   that will not come, and `told` those that a log must have
     fragile   that a kill may take though the log has them: compressed, without checksums, and named by no index yet
@@ -36,7 +36,7 @@ class Model:
     plan: LayoutPlan
     has_black: bool = False
     before: set[int] = field(default_factory=set)
-    cursor: int = 0
+    cursors: list[int] = field(default_factory=list)
     accepted: set[int] = field(default_factory=set)
     promised: set[int] = field(default_factory=set)
     skipped: set[int] = field(default_factory=set)
@@ -47,9 +47,14 @@ class Model:
 
     def __post_init__(self) -> None:
         self.route = Route(self.plan)
-        counts = [dimension.count for dimension in self.plan.settings.dimensions[:-2]]
-        after_first = prod(count or 1 for count in counts[1:])
-        self.n_frames = self.plan.n_frames or after_first * max(4, _UNBOUNDED_FRAMES // after_first)
+        after_first = prod(dimension.count or 1 for dimension in self.plan.loop[1:])
+        is_endless = self.plan.n_frames is None
+        end = after_first * max(4, _UNBOUNDED_FRAMES // after_first) if is_endless else self.plan.places.end
+        self.numbers = [number for number in range(end) if self.plan.places.has(number)]
+        # Where nobody sends frames any more there is still a next one, unless there is an end.
+        beyond = range(end, end + after_first) if is_endless else ()
+        self._known = [*self.numbers, *(number for number in beyond if self.plan.places.has(number))]
+        self.cameras: list[str | None] = [camera.name for camera in self.plan.settings.cameras] or [None]
 
     @property
     def taken(self) -> set[int]:
@@ -57,11 +62,15 @@ class Model:
 
     @property
     def free(self) -> list[int]:
-        return sorted(set(range(self.n_frames)) - self.taken)
+        return sorted(set(self.numbers) - self.taken)
+
+    def of_camera(self, lane: int) -> list[int]:
+        """Numbers of the frames of a camera."""
+        return [number for number in self.numbers if number % len(self.cameras) == lane]
 
     def frame(self, number: int) -> np.ndarray:
         """A copy of its own for each caller."""
-        array = self.plan.arrays[0]
+        array = self.plan.arrays[self.plan.images[self.route.image(number)].arrays[0]]
         frame = _frame(number, array.frame_shape, array.dtype.name).copy()
         if self.has_black and number % 4 == 3:
             frame.fill(0)
@@ -69,13 +78,10 @@ class Model:
             frame[0, 0] = 1
         return frame
 
-    def next_ones(self, n: int) -> list[int]:
+    def next_ones(self, n: int, lane: int) -> list[int]:
         """Numbers of the frames that so many calls of `append` fill, none past the end."""
-        numbers, number = [], self.cursor
-        while len(numbers) < n and number < self.n_frames:
-            numbers.append(number)
-            number = self._free_from(number + 1)
-        return numbers
+        left = [number for number in self.of_camera(lane) if number >= self.cursors[lane]]
+        return [number for number in left if number == self.cursors[lane] or number not in self.before][:n]
 
     def came(self, number: int, *, is_fragile: bool) -> None:
         self.accepted.add(number)
@@ -84,15 +90,19 @@ class Model:
             self.fragile.add(number)
 
     def appended(self, number: int) -> None:
-        self.cursor = self._free_from(number + 1)
+        lane = number % len(self.cameras)
+        self.cursors[lane] = self._free_after(number, lane)
 
-    def skip(self, n: int) -> None:
-        end = self.cursor + n
-        while self.cursor < end:
-            passed = set(range(self.cursor, end))
-            self.skipped |= passed - self.taken
-            self.lost -= passed & self.skipped
-            self.cursor = self._free_from(end)
+    def skip(self, n: int, lane: int) -> None:
+        """The next places of a camera, those that were there before or came by `write` as well."""
+        passed = [number for number in self.of_camera(lane) if number >= self.cursors[lane]][:n]
+        self.skipped |= set(passed) - self.taken
+        self.lost -= set(passed) & self.skipped
+        if passed:
+            self.cursors[lane] = self._free_after(passed[-1], lane)
+
+    def n_left(self, lane: int) -> int:
+        return sum(number >= self.cursors[lane] for number in self.of_camera(lane))
 
     def settled(self) -> None:
         """All that came is promised, as `flush`, `close` and `recover` do."""
@@ -100,7 +110,7 @@ class Model:
 
     def opened(self, backend: str) -> None:
         self.before = self.taken
-        self.cursor = self._free_from(0)
+        self.cursors = [self._free_after(-1, lane) for lane in range(len(self.cameras))]
         self.writers.append(backend)
 
     def killed(self, log: dict[int, str]) -> None:
@@ -164,10 +174,10 @@ class Model:
             reader = reader_other_than(self.writers[-1])
         return read_array(root / self.plan.arrays[array].path, reader)
 
-    def _free_from(self, number: int) -> int:
-        while number in self.before:
-            number += 1
-        return number
+    def _free_after(self, number: int, lane: int) -> int:
+        n = len(self.cameras)
+        free = (other for other in self._known if other > number and other % n == lane and other not in self.before)
+        return next(free, self.plan.places.end)
 
 
 def last_statuses(root: Path) -> dict[int, str]:

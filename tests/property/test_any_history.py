@@ -79,30 +79,32 @@ class AnyHistory(RuleBasedStateMachine):
     # -- frames -----------------------------------------------------------------------------------------------------
 
     @is_open
-    @rule(n=several, copy=st.booleans())
-    def append(self, n: int, copy: bool) -> None:
-        for number in self.model.next_ones(n):
+    @rule(n=several, copy=st.booleans(), pick=st.integers(0, 99))
+    def append(self, n: int, copy: bool, pick: int) -> None:
+        lane, camera = self._camera(pick)
+        for number in self.model.next_ones(n, lane):
             frame = self.model.frame(number)
             if number in self.model.taken:
                 with pytest.raises(FrameIndexError):
-                    self.stream.append(frame)
+                    self.stream.append(frame, camera=camera)
                 return
-            self.stream.append(frame, copy=copy)
+            self.stream.append(frame, camera=camera, copy=copy)
             self._came([number], frame, copy)
             self.model.appended(number)
 
     @is_open
-    @rule(n=several, copy=st.booleans())
-    def extend(self, n: int, copy: bool) -> None:
-        numbers = self.model.next_ones(n)
+    @rule(n=several, copy=st.booleans(), pick=st.integers(0, 99))
+    def extend(self, n: int, copy: bool, pick: int) -> None:
+        lane, camera = self._camera(pick)
+        numbers = self.model.next_ones(n, lane)
         if not numbers:
             return
         frames = np.stack([self.model.frame(number) for number in numbers])
         if self.model.taken & set(numbers):
             with pytest.raises(FrameIndexError):
-                self.stream.extend(frames)
+                self.stream.extend(frames, camera=camera)
             return
-        self.stream.extend(frames, copy=copy)
+        self.stream.extend(frames, camera=camera, copy=copy)
         self._came(numbers, frames, copy)
         self.model.appended(numbers[-1])
 
@@ -119,11 +121,12 @@ class AnyHistory(RuleBasedStateMachine):
             self._came([number], frame, copy)
 
     @is_open
-    @rule(n=st.integers(0, 4))
-    def skip(self, n: int) -> None:
-        n = min(n, self.model.n_frames - self.model.cursor)
-        self.stream.skip(n, reason="left out")
-        self.model.skip(n)
+    @rule(n=st.integers(0, 4), pick=st.integers(0, 99))
+    def skip(self, n: int, pick: int) -> None:
+        lane, camera = self._camera(pick)
+        n = min(n, self.model.n_left(lane))
+        self.stream.skip(n, camera=camera, reason="left out")
+        self.model.skip(n, lane)
 
     # -- what promises ----------------------------------------------------------------------------------------------
 
@@ -187,8 +190,11 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def append_would_fill_the_next_place(self) -> None:
         if self.stream is not None:
-            is_full = self.model.cursor == self.model.plan.n_frames
-            assert self.stream.next_frame == (None if is_full else self.model.cursor)
+            end = self.model.plan.places.end
+            expected = [None if cursor == end else cursor for cursor in self.model.cursors]
+            assert self.stream.next_frame == min((number for number in expected if number is not None), default=None)
+            if self.stream.next_frames:
+                assert list(self.stream.next_frames.values()) == expected
 
     def teardown(self) -> None:
         try:
@@ -206,13 +212,18 @@ class AnyHistory(RuleBasedStateMachine):
         if self.stream is not None:
             self.close()
         self._open(0, True, first=False)
-        while (number := self.model.cursor) < self.model.n_frames:
-            self.stream.append(self.model.frame(number))
-            self._came([number], self.model.frame(number), True)
-            self.model.appended(number)
+        for lane, camera in enumerate(self.model.cameras):
+            while numbers := self.model.next_ones(1, lane):
+                self.stream.append(self.model.frame(numbers[0]), camera=camera)
+                self._came(numbers, self.model.frame(numbers[0]), True)
+                self.model.appended(numbers[0])
         self.close()
         assert not self.model.lost
         assert verify(self.root).status == "complete"
+
+    def _camera(self, pick: int) -> tuple[int, str | None]:
+        lane = pick % len(self.model.cameras)
+        return lane, self.model.cameras[lane]
 
     def _verify(self) -> None:
         found = verify(self.root)

@@ -8,6 +8,9 @@ from pathlib import Path
 from time import sleep
 
 from scopestream import Stream
+from scopestream.geometry import Geometry
+from scopestream.plan import ArrayPlan
+from scopestream.shardindex import read_index
 
 _BLOCK = 4096
 
@@ -23,6 +26,19 @@ def crash(stream: Stream, path: Path) -> Path:
         if _state(stream) == before:
             return path
         shutil.rmtree(path)
+
+
+def damage(shard: Path, array: ArrayPlan, origin: tuple[int, ...]) -> bytes:
+    """Turn bits inside the chunk at `origin` of an array; returns what the file has then."""
+    _, first, _ = Geometry(array).locate(origin[:-2])
+    index = read_index(shard, Geometry(array).n_chunks)
+    assert index is not None
+    offset, length = map(int, index[first])
+    content = bytearray(shard.read_bytes())
+    middle = slice(offset + length // 4, offset + length // 4 + 8)
+    content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
+    shard.write_bytes(content)
+    return bytes(content)
 
 
 def copy(source: Path, target: Path) -> Path:

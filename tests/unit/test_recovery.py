@@ -27,7 +27,7 @@ from scopestream.shardindex import index_bytes
 from scopestream.testing import expected_images, read_array, stamped_frame
 from scopestream.testing.levels import next_level
 from scopestream.testing.readers import describe_mismatch
-from tests.unit.crashes import crash
+from tests.unit.crashes import crash, damage
 
 Y, X = 70, 97
 TILES = {"y": 32, "x": 32}
@@ -323,6 +323,31 @@ def test_a_damaged_shard_of_a_coarser_level_is_computed_again(tmp_path: Path) ->
     check_pixels(path, AcquisitionSettings(**_settings(path)).plan(), {0, 2, 3, 4, 5}, {1})
 
 
+def test_a_coarser_shard_that_a_killed_recovery_put_aside_is_computed_again(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 6, codec="zstd", **CASES["levels"])
+    recover(path)
+    shard = path / "1" / "c" / "0" / "0" / "0"
+    shard.rename(shard.with_name(".0.damaged"))
+    assert recover(path, dry_run=True).n_levels == 5
+    assert recover(path).n_levels == 5
+    check_pixels(path, AcquisitionSettings(**_settings(path)).plan(), {0, 2, 3, 4, 5}, {1})
+    assert not recover(path).changed
+
+
+def test_a_damaged_plane_is_told_where_levels_are_computed_from_it(tmp_path: Path) -> None:
+    path = crashed(tmp_path, 4, codec="zstd", **CASES["deep levels along z"])
+    recover(path)
+    plan = AcquisitionSettings(**_settings(path)).plan()
+    damage(path / "0" / "c" / "0" / "0" / "0" / "0", plan.arrays[0], (0, 2, 0, 0))
+    (shard,) = (path / "2").glob("c/0/0/0/0")
+    shard.rename(shard.with_name(".0.damaged"))
+    outcome = recover(path)
+    assert outcome.lost == (2, 3)  # in one chunk
+    assert outcome.frames["failed"] == 2
+    assert verify(path).sound
+    assert not recover(path).changed
+
+
 def _flip(file: Path, offset: int) -> None:
     content = bytearray(file.read_bytes())
     content[offset] ^= 1
@@ -368,6 +393,22 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
         leftover.write_bytes(b"half a file")
     assert recover(path).repairs.leftovers == len(leftovers)
     assert not any(leftover.exists() for leftover in leftovers)
+
+
+@pytest.mark.parametrize("piece", [b'{"frame":2,"image":"","ind', b"\0" * 300, b"\xff\xfe{}"])
+def test_pieces_of_lines_in_the_log_become_spaces(tmp_path: Path, piece: bytes) -> None:
+    path = crashed(tmp_path, 4, **CASES["time"])
+    log = path / "scopestream" / "frames.jsonl"
+    before = log.read_bytes()
+    log.write_bytes(before[:-1] + b"\n" + piece + b"\n" + before.splitlines(keepends=True)[-1] + piece)
+    spoiled = log.read_bytes()
+    assert recover(path, dry_run=True).repairs.log_lines == 2
+    assert recover(path).repairs.log_lines == 2
+    records = [json.loads(line) for line in log.read_bytes().splitlines() if line.strip()]
+    assert records == [json.loads(line) for line in (before + before.splitlines()[-1]).splitlines()]
+    assert log.with_name(".frames.jsonl.damaged").read_bytes() == spoiled
+    assert verify(path).sound
+    assert not recover(path).changed
 
 
 def test_a_dataset_that_is_being_written_is_left_alone(tmp_path: Path) -> None:

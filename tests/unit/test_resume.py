@@ -24,7 +24,7 @@ from scopestream import (
 )
 from scopestream.testing import read_array, stamped_frame
 from scopestream.testing.disks import FaultyBackend
-from tests.unit.crashes import crash
+from tests.unit.crashes import crash, damage
 from tests.unit.test_recovery import CASES, CODECS, FRAME, TILES, X, Y, check_pixels
 
 
@@ -121,6 +121,36 @@ def test_append_fills_the_holes_first(tmp_path: Path) -> None:
         stream.extend(np.stack([frame(number) for number in (9, 10)]))
         assert stream.next_frame is None
     check_pixels(stream.plan.root, stream.plan, set(range(11)), set())
+
+
+@pytest.mark.parametrize(("backend", "codec"), [("inplace", "zstd"), ("tensorstore", "blosc-lz4"), ("zarrs", "none")])
+def test_damage_in_an_unfinished_block_costs_the_frames_that_it_hit(tmp_path: Path, backend: str, codec: str) -> None:
+    deep = settings(tmp_path / "a.ome.zarr", **CASES["deep chunks"], codec=codec, backend=backend)
+    with open_stream(deep) as stream:
+        send(stream, range(5))
+    shard = tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "0" / "0"
+    damaged = damage(shard, stream.plan.arrays[0], (4, 0, 0))
+    with open_stream(deep) as stream:
+        assert stream.next_frame == 4  # the only frame of its chunk
+        everything = go_on(stream)
+    check_pixels(stream.plan.root, stream.plan, everything, set())
+    assert verify(stream.plan.root).sound
+    assert shard.with_name(".0.damaged").read_bytes() == damaged
+    said = [record for record in read_frames(stream.plan.root) if record["frame"] == 4]
+    assert [record["status"] for record in said] == ["written", "failed", "written"]
+    assert said[1]["reason"] == "damaged"
+
+
+def test_damage_in_a_plane_that_waits_for_the_next_one_costs_that_plane(tmp_path: Path) -> None:
+    stacks = settings(tmp_path / "a.ome.zarr", **CASES["levels along z"], codec="zstd")
+    with open_stream(stacks) as stream:
+        send(stream, range(3))
+    image = stream.plan.root / stream.plan.images[0].path
+    damage(image / "0" / "c" / "0" / "0" / "0" / "0", stream.plan.arrays[0], (0, 2, 0, 0))
+    with open_stream(stacks) as stream:
+        assert stream.next_frame == 2
+        everything = go_on(stream)
+    check_pixels(stream.plan.root, stream.plan, everything, set())
 
 
 def test_without_a_dataset_it_starts_one(tmp_path: Path) -> None:
