@@ -320,10 +320,10 @@ def test_a_block_in_which_nothing_runs_says_so(core: CMMCorePlus, tmp_path: Path
 def test_what_goes_wrong_in_a_thread_is_raised_at_the_end_of_the_block(core: CMMCorePlus, tmp_path: Path) -> None:
     (tmp_path / "taken.ome.zarr").mkdir()
     with pytest.raises(DatasetExistsError), recording(core, tmp_path / "taken.ome.zarr"):
-        core.run_mda(SEQUENCE)
+        core.run_mda(SEQUENCE).join()
     with_engine(core, Breaks, triggered=False)
     with pytest.raises(RuntimeError, match="ended with an error"), recording(core, tmp_path / "a.ome.zarr"):
-        core.run_mda(SEQUENCE)
+        core.run_mda(SEQUENCE).join()
     assert root_attributes(tmp_path / "a.ome.zarr")["scopestream"]["frames"]["written"] == 12
 
 

@@ -55,7 +55,7 @@ def plain(value: object, depth: int = 0) -> Any:
         return value
     if depth > _MAX_DEPTH:
         return repr(value)
-    if kind is dict or isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # the check for dict is quicker
         return {
             key if type(key) is str else str(getattr(key, "value", key)): plain(item, depth + 1)
             for key, item in value.items()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Protocol
 
-from useq import MDAEvent
+from useq import MDAEvent, MDASequence
 
 from scopestream.errors import FrameIndexError
-from scopestream.useq import Place, Places, index_of
+from scopestream.useq import Place, Places, index_of, takes_image
 
 # What tells the frames of an event from those of others: its index, without the camera.
 EventKey = tuple[tuple[str, int], ...]
@@ -95,3 +96,22 @@ class OneAfterAnother:
 
     def left(self, *, is_complete: bool) -> Iterator[tuple[Place, str]]:
         return iter(())
+
+
+class Follower:
+    """Says which events come after the last frame, where somebody skips frames and does not say which."""
+
+    def __init__(self, sequence: MDASequence) -> None:
+        self._events = filter(takes_image, iter(sequence))
+        self._last: EventKey | None = None
+
+    def came(self, key: EventKey) -> None:
+        """A frame of that event. It costs nothing before something is skipped."""
+        self._last = key
+
+    def next(self, n: int) -> list[MDAEvent]:
+        """The `n` events after that; fewer when the sequence is acquired in another order than it says."""
+        if self._last is not None:
+            any(event_key(event) == self._last for event in self._events)
+            self._last = None
+        return list(islice(self._events, n))

@@ -19,7 +19,7 @@ from scopestream.errors import FrameIndexError, MetadataError, StreamClosedError
 from scopestream.plan import LayoutPlan
 from scopestream.pymmcore.metadata import NAMESPACE, frame_metadata, summary_metadata
 from scopestream.pymmcore.opening import Opening, Output
-from scopestream.pymmcore.placing import CAMERA, EventKey, Placing, event_key
+from scopestream.pymmcore.placing import CAMERA, EventKey, Follower, Placing, event_key
 from scopestream.settings import AcquisitionSettings
 from scopestream.stats import Stats
 from scopestream.stream import Stream
@@ -49,6 +49,7 @@ class Sink:
         self._awaited: dict[tuple[int, EventKey], deque[Place]] = {}
         self._reason = _NO_IMAGE
         self._late_error: Exception | None = None
+        self._follower: Follower | None = None  # until it turns out that events are announced
         self._closed = threading.Event()
         self.was_set_up = False
         self.error: Exception | None = None
@@ -61,8 +62,11 @@ class Sink:
 
         Raises as `open_stream` does, before anything is acquired.
         """
+        if self.was_set_up:
+            raise RuntimeError("This sink has had its acquisition; the next one needs its own. Nothing was written.")
         self._summary = meta
         self.was_set_up = True
+        self._follower = Follower(sequence)
         with self._remembering():
             self._opening.prepare(sequence, meta)
             if self._opening.is_known:
@@ -70,6 +74,7 @@ class Sink:
 
     def event_started(self, event: MDAEvent) -> None:
         """The runner begins with `event`: frames of earlier events that have not come will not come any more."""
+        self._follower = None
         try:
             self._give_up()
             if not takes_image(event):
@@ -82,11 +87,7 @@ class Sink:
             if self._placing is None:
                 return
             for one in events:
-                key = event_key(one)
-                for camera in self._cameras:
-                    with suppress(FrameIndexError):  # its frame says so, when it comes
-                        place = self._placing.start(one, camera)
-                        self._awaited.setdefault((camera, key), deque()).append(place)
+                self._await(one)
         except Exception as error:  # the runner would wrap it; the next frame raises it as it is
             self._late_error = self._late_error or error
 
@@ -100,13 +101,22 @@ class Sink:
             self._append(img, event, meta)
 
     def skip(self, *, frames: int = 1) -> None:
-        """Some frames of the present event will not come; which ones is known when it is over."""
+        """So many frames will not come, and pymmcore-plus does not say which.
+
+        Where `event_started` is called, those of the present event, as it turns out when the next one starts; else the
+        next ones of the sequence, after the last frame that came.
+        """
         skipped = sys.exception()  # the runner calls from where it handles SkipEvent
         with self._remembering():
             self._raise_late_error()
             reason = getattr(skipped, "reason", None)
             if reason is not None:
                 self._reason = str(reason) or "the engine skipped the event"
+            if self._follower is not None and self._stream is not None:
+                for event in self._follower.next(frames // len(self._cameras)):
+                    self._await(event)
+                self._give_up()
+            elif reason is not None:
                 self._give_up()
 
     def close(self) -> None:
@@ -172,10 +182,20 @@ class Sink:
                 self.error.add_note(f"Later: {error}")
             raise
 
+    def _await(self, event: MDAEvent) -> None:
+        """Give the frames of an event their places, where they are awaited."""
+        key = event_key(event)
+        for camera in self._cameras:
+            with suppress(FrameIndexError):  # its frame says so, when it comes
+                place = self._writing()[1].start(event, camera)
+                self._awaited.setdefault((camera, key), deque()).append(place)
+
     def _append(self, img: np.ndarray, event: MDAEvent, meta: Mapping[str, Any]) -> None:
         stream, placing = self._writing()
         camera = int(event.index.get(CAMERA, 0))
         key = (camera, event_key(event))
+        if self._follower is not None:
+            self._follower.came(key[1])
         queue = self._awaited.get(key)
         place = queue[0] if queue else placing.start(event, camera)
         self._pass(place)
