@@ -391,3 +391,33 @@ def test_a_handler_tells_what_went_wrong(core: CMMCorePlus, tmp_path: Path) -> N
         core.mda.run(SEQUENCE, output=handler)
     with pytest.raises(DatasetExistsError):
         handler.check()
+
+
+def test_a_handler_that_falls_behind_says_so_once(tmp_path: Path) -> None:
+    handler = Handler(tmp_path / "cells.ome.zarr")
+    height, width = SHAPE
+    info = {"camera_label": "Camera", "plane_shape": SHAPE, "width": width, "height": height, "dtype": "uint16"}
+    handler.sequenceStarted(SEQUENCE, {"image_infos": [info]})
+    events = iter(SEQUENCE)
+    taken_long_ago = {"runner_time_ms": -60_000.0}
+    with pytest.warns(RuntimeWarning, match="s behind the camera"):
+        handler.frameReady(np.zeros(SHAPE, "uint16"), next(events), taken_long_ago)
+    handler.frameReady(np.zeros(SHAPE, "uint16"), next(events), taken_long_ago)
+    handler.sequenceFinished(SEQUENCE)
+    handler.check()
+
+
+def test_one_acquisition_at_a_time(core: CMMCorePlus, tmp_path: Path) -> None:
+    plan = useq.MDASequence(time_plan={"interval": 0.05, "loops": 500}, channels=["DAPI"])
+    started = threading.Event()
+    core.mda.events.sequenceStarted.connect(started.set, max_args=0)
+    thread = core.run_mda(plan)
+    try:
+        started.wait()
+        with pytest.raises(ValueError, match="Another acquisition is running"):
+            run_mda(core, SEQUENCE, tmp_path / "cells.ome.zarr")
+    finally:
+        core.mda.events.sequenceStarted.disconnect(started.set)
+        core.mda.cancel()
+        thread.join()
+    assert list(tmp_path.iterdir()) == []
