@@ -112,8 +112,13 @@ def test_a_grid_of_which_only_the_edges_are_known_needs_the_field_of_view() -> N
 
 
 def test_points_drawn_at_random_have_no_place_on_the_stage_yet() -> None:
-    plan = MDASequence(grid_plan=useq.RandomPoints(num_points=3, max_width=100, max_height=100))
-    assert [(at.x, at.y) for at in dimensions(plan)["p"].positions] == [(None, None)] * 3
+    points = useq.RandomPoints(num_points=3, max_width=100, max_height=100)
+    assert [(at.x, at.y) for at in dimensions(MDASequence(grid_plan=points))["p"].positions] == [(None, None)] * 3
+    own = useq.Position(x=5, y=5, sequence=MDASequence(grid_plan=points))
+    positions = dimensions(MDASequence(stage_positions=[(1, 2), own]))["p"].positions
+    assert [(at.x, at.y) for at in positions] == [(1, 2), (None, None), (None, None), (None, None)]
+    seeded = points.model_copy(update={"random_seed": 1})
+    assert all(at.x is not None for at in dimensions(MDASequence(grid_plan=seeded))["p"].positions)
 
 
 def test_wells_of_a_plate_have_rows_columns_and_fields() -> None:
@@ -267,6 +272,23 @@ def test_a_million_time_points_are_planned_in_little_memory() -> None:
         {"t": 1_000_000, "c": 2, "z": 5},
     ]
     assert peak < 5_000_000
+
+
+def test_positions_that_differ_say_how() -> None:
+    own = MDASequence(channels=["Cy5"], z_plan={"range": 6, "step": 2}, time_plan={"interval": 0.5, "loops": 2})
+    plan = MDASequence(
+        channels=["DAPI", "FITC"],
+        time_plan={"interval": 3, "loops": 5},
+        z_plan={"range": 2, "step": 1},
+        stage_positions=[useq.Position(x=0, y=0, z=0), useq.Position(x=1, y=1, z=10, name="own", sequence=own)],
+    )
+    found = dimensions(plan)
+    assert [found[axis].count for axis in "tcz"] == [10, 2, 4]
+    plain, other = found["p"].positions
+    assert (plain.counts, plain.scales, plain.channels) == ({"t": 5, "z": 3}, None, None)
+    assert (other.counts, other.scales) == (None, {"t": 0.5, "z": 2.0})
+    assert [channel.name for channel in other.channels or ()] == ["Cy5"]
+    assert other.z == 10 - 3
 
 
 def test_an_event_of_another_sequence_has_no_place() -> None:

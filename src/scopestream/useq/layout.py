@@ -97,7 +97,7 @@ def _from_plans(sequence: MDASequence) -> Layout:
     positions = list(sequence.stage_positions) if "p" in sequence.axis_order else []
     grid: list[Any] = list(sequence.grid_plan) if sequence.grid_plan is not None and "g" in sequence.axis_order else []
     keys = _keys(sequence.axis_order, len(positions), len(grid))
-    is_random = isinstance(sequence.grid_plan, RandomPoints) and sequence.grid_plan.random_seed is None
+    is_random = _is_random(sequence.grid_plan)
     spots: list[tuple[float | None, float | None, float | None]] = []
     for p, g in keys:
         at = positions[p] if p is not None else None
@@ -115,6 +115,11 @@ def _from_plans(sequence: MDASequence) -> Layout:
     counts = stack.counts
     axes = _axes(sequence.axis_order, {*counts, *(["p"] if positions else []), *(["g"] if grid else [])})
     return Layout(axes, _fields(sequence, keys, spots, [stack] * len(keys)))
+
+
+def _is_random(grid: Any) -> bool:
+    """Whether the points of a grid are others each time that somebody asks."""
+    return isinstance(grid, RandomPoints) and grid.random_seed is None
 
 
 def _keys(axis_order: Sequence[str], n_positions: int, n_points: int) -> list[Key]:
@@ -181,6 +186,9 @@ def _from_events(sequence: MDASequence) -> Layout:
             stack = _in_rounds(stack, time.count)
         stacks.append(known.setdefault(stack, stack))  # thousands of fields share a few
         used.update(stack.counts)
+    grids = [sequence.grid_plan, *(at.sequence.grid_plan for at in positions if at.sequence is not None)]
+    if any(map(_is_random, grids)):
+        spots = {key: (None, None) if key[1] is not None else spot for key, spot in spots.items()}
     at = [(*spots[key], seen[key].z_lowest) for key in keys]
     return Layout(_axes(sequence.axis_order, used), _fields(sequence, keys, at, stacks))
 
