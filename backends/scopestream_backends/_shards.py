@@ -141,6 +141,7 @@ class FixedShard(ShardFile):
     but writing its bytes, and what is not written reads as zeros. Without an index it is one chunk of an array
     without shards.
 
+    n_used  chunks up to the last one that can come: the array may end before the shard does
     sparse  False on file systems that would store the zeros: then the index is written by `finish`, unless care is
             needed, which takes the file with its zeros
     direct  whether to write past the page cache what lies as the system needs it
@@ -152,6 +153,7 @@ class FixedShard(ShardFile):
         path: Path,
         *,
         n_chunks: int,
+        n_used: int,
         chunk_bytes: int,
         n_blocks: int,
         indexed: bool,
@@ -169,6 +171,7 @@ class FixedShard(ShardFile):
         self._index_there = from_the_start and indexed
         self._end = 0
         self._data_bytes = n_chunks * chunk_bytes
+        self._used_bytes = n_used * chunk_bytes
         self._allocated = bytearray(-(-self._data_bytes // _WINDOW_BYTES)) if sparse else None
         if resumes and path.exists():
             self._adopt()
@@ -202,7 +205,8 @@ class FixedShard(ShardFile):
         """Leave out the chunks behind the last one that was written, which readers then know as missing."""
         with self.lock:
             try:
-                if self._indexed and (self.n_left or not self._index_there):
+                is_less = self.n_left or self._used_bytes < self._data_bytes
+                if self._indexed and (is_less or not self._index_there):
                     self._trim()
             finally:
                 self.release()
@@ -252,7 +256,7 @@ class FixedShard(ShardFile):
         if first == last:
             return
         begin = first * _WINDOW_BYTES
-        if allocate(file, begin, min(last * _WINDOW_BYTES, self._data_bytes) - begin):
+        if allocate(file, begin, min(last * _WINDOW_BYTES, self._used_bytes) - begin):
             allocated[first:last] = b"\1" * (last - first)
         else:
             self._allocated = None  # not on this file system, or it is nearly full

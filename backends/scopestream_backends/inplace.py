@@ -302,7 +302,8 @@ class InplaceSink:
         n_blocks = geometry.n_blocks(file[:-2], plan.block_extent(self._unit))
         if not self._is_encoded:
             return FixedShard(
-                path, n_chunks=geometry.n_chunks if plan.shards else 1, chunk_bytes=geometry.chunk_bytes,
+                path, n_chunks=geometry.n_chunks if plan.shards else 1, n_used=geometry.n_used(file),
+                chunk_bytes=geometry.chunk_bytes,
                 n_blocks=n_blocks, indexed=plan.shards is not None, sparse=self._sparse, direct=self._direct,
                 resumes=self._resumes,
                 unsynced=self._unsynced,

@@ -121,15 +121,15 @@ class Backend(Protocol):
     extra: ClassVar[str]
 
     def unit(self, array: ArrayPlan) -> WriteUnit:
-        """The unit in which blocks of this array must come."""
+        """The unit in which blocks of this array must come; it must be the same for all cameras of a plan."""
 
     def held_bytes(self, array: ArrayPlan, n_arrays: int, room: int) -> int:
         """Bytes that the sink and its library hold at the most, besides the blocks that the core hands over.
 
-        array     the largest of the plan
-        n_arrays  how many arrays there are
+        array     of one camera, with all items of every dimension: no array of that camera is larger
+        n_arrays  how many arrays that camera has, of all positions and levels
         room      bytes that `memory_limit` leaves for them: who can do with less keeps to it, or else the least is
-                  what it needs. The sink finds the answer in `plan.backend_bytes`
+                  what it needs. The sink finds the answer, of all cameras together, in `plan.backend_bytes`
         """
 
     def check(self, plan: LayoutPlan) -> Sequence[str]:

@@ -50,6 +50,18 @@ class Geometry:
             total *= ceil(inside / step)
         return total
 
+    def n_used(self, file: Sequence[int]) -> int:
+        """Chunks of a file up to the last one that is in the array: the array may end within it.
+
+        file  its number along each axis
+        """
+        last = 0
+        sizes = zip(file, self._array.file_shape, self._array.shape, self._array.chunks, strict=True)
+        for axis, (i, span, size, step) in enumerate(sizes):
+            inside = span if self._array.growable and axis == 0 else min(span, size - i * span)
+            last = last * (span // step) + ceil(inside / step) - 1
+        return last + 1
+
     @property
     def n_open_files(self) -> int:
         """Files that are begun and not complete at the most, when frames arrive in order.

@@ -11,7 +11,7 @@ from scopestream.dimensions import Dimension, Position
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
 
-_PAGE = 1 << 16
+_PAGE = 1 << 12  # small, since numbers of ragged acquisitions may lie far apart
 _RANGES_IN_TEXT = 6  # more of them nobody reads
 
 

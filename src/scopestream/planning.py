@@ -69,15 +69,13 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     windows = _Windows()
     images: list[ImagePlan] = []
     arrays: list[ArrayPlan] = []
-    # Images of positions that have nothing of their own are alike.
-    alike: dict[int, tuple[Sequence[ArrayPlan], tuple[Axis, ...], Sequence[int]]] = {}
+    alike: dict[object, tuple[Sequence[ArrayPlan], tuple[Axis, ...], Sequence[int]]] = {}
     for number, group in enumerate(groups):
-        found = alike.get(group.view)
-        if found is None or (group.position is not None and not group.position.is_like_others):
+        key = group.view, _own_of(group.position)
+        found = alike.get(key)
+        if found is None:
             axes = shapes[group.view].axes_at(group.position)
-            found = shapes[group.view].levels(axes), axes, windows.of(group.view, axes)
-            if group.position is None or group.position.is_like_others:
-                alike[group.view] = found
+            found = alike[key] = shapes[group.view].levels(axes), axes, windows.of(group.view, axes)
         levels, axes, shown = found
         first = len(arrays)
         prefix = f"{group.path}/" if group.path else ""
@@ -91,6 +89,14 @@ def make_plan(settings: AcquisitionSettings, needs: StorageNeeds) -> LayoutPlan:
     )  # fmt: skip
 
 
+def _own_of(position: Position | None) -> object:
+    """What the image of a position has of its own; images for which it is equal are alike."""
+    if position is None or position.is_like_others:
+        return None
+    counts, scales = (tuple(sorted((own or {}).items())) for own in (position.counts, position.scales))
+    return counts, scales, position.channels
+
+
 class _Shapes:
     """Shapes of the arrays of one camera.
 
@@ -101,6 +107,7 @@ class _Shapes:
     def __init__(self, settings: AcquisitionSettings, view: View) -> None:
         self._settings, self._view = settings, view
         self._parted = settings.parted_axes
+        self._halved_z = settings.halved_z
         self.axes = self.axes_at(None)
         self._names = tuple(axis.dimension.name for axis in self.axes)
         self._dtype = np.dtype(view.dtype)
@@ -137,7 +144,7 @@ class _Shapes:
 
     def _level(self, axes: tuple[Axis, ...], level: int) -> ArrayPlan:
         dimensions = [axis.dimension for axis in axes]
-        halved = {len(axes) - 2, len(axes) - 1, self._settings.halved_z}
+        halved = {len(axes) - 2, len(axes) - 1, self._halved_z}
         chunks, shards = _at_level(self._chunks, self._shards, _halved(self._counts, level, halved), halved)
         return ArrayPlan(
             path=str(level), image=0, level=level, axes=self._names, types=tuple(axis.type for axis in dimensions),

@@ -15,8 +15,8 @@ import zarr
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
-from scopestream import AcquisitionSettings, Channel, Dimension, LayoutPlan, Plate, Position, open_stream
-from scopestream.testing import acquire, expected_images, stamped_frame
+from scopestream import AcquisitionSettings, Camera, Channel, Dimension, LayoutPlan, Plate, Position, open_stream
+from scopestream.testing import acquire, expected_images, frame_numbers, stamped_frame, stamped_frames
 
 Y, X = 48, 64
 FRAME = [Dimension(name="y", count=Y, scale=0.5, unit="um"), Dimension(name="x", count=X, scale=0.5, unit="um")]
@@ -34,6 +34,15 @@ WELLS = Dimension(
         Position(name="C7-0", row="C", column="7", acquisition=0, x=1.0, y=2.0),
     ],
 )
+RAGGED = Dimension(
+    name="p",
+    coords=[
+        Position(name="thin", x=0.0, y=0.0, counts={"z": 1}, scales={"z": 0.5}),
+        Position(name="short", counts={"t": 1}, channels=["GFP"]),
+        Position(name="whole"),
+    ],
+)
+CAMERAS = [Camera(name="left"), Camera(name="right", shape=(20, 30), dtype="uint8", scale=(1.0, 1.25))]
 PLATE = Plate.standard(96, name="screen").model_copy(
     update={
         "acquisitions": Plate(
@@ -48,7 +57,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "positions": {"dimensions": [TIME, STAGE, CHANNELS, DEPTH, *FRAME]},
     "six axes": {"dimensions": [TIME, Dimension(name="angle", coords=[0, 90]), CHANNELS, DEPTH, *FRAME]},
     "plate": {"dimensions": [WELLS, CHANNELS, *FRAME], "plate": PLATE},
-}
+    "ragged": {"dimensions": [TIME, RAGGED, CHANNELS, DEPTH, *FRAME]},
+    "two cameras": {"dimensions": [TIME, STAGE, CHANNELS, *FRAME], "cameras": CAMERAS},
+    "plate, two cameras": {"dimensions": [WELLS, TIME, *FRAME], "plate": PLATE, "cameras": CAMERAS},
+    "cameras as channels": {
+        "dimensions": [TIME, CHANNELS, *FRAME], "cameras": ["left", "right"], "camera_axis": "channels"
+    },
+    "merged": {"dimensions": [TIME, Dimension(name="phase", count=3), CHANNELS, *FRAME], "merge": ("phase", "c")},
+}  # fmt: skip
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -78,8 +94,7 @@ def test_ome_zarr_models_validates_every_group(written: LayoutPlan) -> None:
 
 
 def test_ome_zarr_py_reads_every_image_exactly(written: LayoutPlan) -> None:
-    numbers = range(written.n_frames or 0)
-    frames = {number: stamped_frame(number, (Y, X), written.settings.dtype) for number in numbers}
+    frames = stamped_frames(written, frame_numbers(written))
     for image, expected in zip(written.images, expected_images(written, frames), strict=True):
         location = parse_url(str(written.root / image.path))
         assert location is not None

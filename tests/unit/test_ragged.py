@@ -89,6 +89,18 @@ def test_chunks_and_shards_are_the_same_in_all_images(tmp_path: Path) -> None:
     assert len({(array.chunks, array.shards) for array in plan.arrays}) == 1
 
 
+@pytest.mark.parametrize("backend", ["inplace", "tensorstore", "zarr-python", "zarrs", "acquire-zarr"])
+def test_a_shard_file_is_no_longer_than_its_image_needs(tmp_path: Path, backend: str) -> None:
+    positions = Dimension(name="p", coords=[Position(name="thin", counts={"z": 1}), WHOLE])
+    plan = acquire(settings(tmp_path, T, positions, Z, backend=backend, shards={"t": 3, "z": 4}))
+    thin, whole = (plan.root / image / "0" / "c" / "0" / "0" / "0" / "0" for image in ("0", "1"))
+    index = 12 * 16 + 4
+    assert whole.stat().st_size == 12 * Y * X * 2 + index
+    assert thin.stat().st_size <= 9 * Y * X * 2 + index  # the last chunk is number 8
+    check(plan)
+    assert not recover(plan.root).changed
+
+
 def test_counts_that_are_those_of_the_dimensions_change_nothing(tmp_path: Path) -> None:
     same = Dimension(name="p", coords=[Position(name="short", counts={"t": 3}), WHOLE])
     assert settings(tmp_path, T, same, Z).plan().is_regular
