@@ -228,6 +228,19 @@ def test_settings_of_ones_own_are_used_as_they_are(core: CMMCorePlus, tmp_path: 
     assert sink.settings == settings
 
 
+def test_settings_may_leave_out_what_there_is_one_of_and_have_more(core: CMMCorePlus, tmp_path: Path) -> None:
+    counts = {"t": 10, "z": 5, "y": SHAPE[0], "x": SHAPE[1]}
+    settings = AcquisitionSettings(
+        path=tmp_path / "cells.ome.zarr", dtype="uint16",
+        dimensions=[Dimension(name=name, count=count) for name, count in counts.items()],
+    )  # fmt: skip
+    plan = useq.MDASequence(time_plan={"interval": 0, "loops": 4}, channels=["DAPI"])
+    sink, seen = acquire(core, plan, settings)
+    places = check(sink.path, seen)
+    assert sorted(place["t"] for place in places.values()) == [0, 1, 2, 3]
+    assert {place["z"] for place in places.values()} == {0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"t": 2}, "dimension 't' has 2 items, the sequence 4"), ({"z": None}, "no dimension 'z'")],

@@ -47,6 +47,7 @@ class Opening:
         self._first: MDAEvent | None = None
         self._frame: Frame | None = None
         self._camera_names: tuple[str, ...] = ()
+        self._names: list[str] | None = None  # where settings that were given have other dimensions than the sequence
 
     @property
     def cameras(self) -> tuple[int, ...]:
@@ -93,6 +94,8 @@ class Opening:
 
     def index(self, place: Place, camera: int) -> dict[str, int | str]:
         """As `Stream.write` takes it."""
+        if self._names is not None:
+            place = {name: place.get(name, 0) for name in self._names}
         return {**place, "camera": self._camera_names[camera]} if self._camera_names else dict(place)
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -137,6 +140,8 @@ class Opening:
             return settings, ByIndex(names)
         layout = layout_of(self._sequence)
         _check_room(layout, settings)
+        if set(names) != set(layout.axes):
+            self._names = names
         return settings, BySequence(Places(layout))
 
     def _unplanned(self) -> tuple[Sequence[Dimension], Placing]:
