@@ -199,6 +199,12 @@ class StackSeen:
             span = self._times[1] - self._times[0]
             time = Axis(top_t + 1, span / top_t if top_t and span > 0 else None, self._times[0])
         n_planes = 1 + max((max(one.planes, default=0) for one in seen), default=0)
+        n_times = (None if is_reduced and not own_time else time.count if time is not None else 1) or 1
+        every = [one.step_t or n_times for one in seen]
+        is_exact = all(
+            one.is_even and one.n_events == len(one.planes) * -(-n_times // step) * n_rounds
+            for one, step in zip(seen, every, strict=True)
+        )
         z = axis_of(list(self._z_at.values())) if self._z_at else Axis(n_planes)
         has_channels = "c" in self._axes
         return Stack(
@@ -206,7 +212,7 @@ class StackSeen:
             channels=tuple(one.key or ("", f"channel {c}") for c, one in enumerate(seen)) if has_channels else (),
             z=Axis(n_planes, z.step, z.first) if "z" in self._axes else None,
             planes=tuple(None if len(one.planes) == n_planes else frozenset(one.planes) for one in seen),
-            every=tuple(1 if is_reduced and not own_time else one.step_t or (top_t + 1) for one in seen),
+            every=tuple(every),
             n_rounds=n_rounds,
-            is_exact=all(one.is_even and one.n_events == one.n_expected * n_rounds for one in seen),
+            is_exact=is_exact,
         )
