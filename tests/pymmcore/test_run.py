@@ -371,20 +371,24 @@ def test_an_error_in_a_block_cancels_the_run(core: CMMCorePlus, tmp_path: Path) 
     check(path, seen)
 
 
+@pytest.mark.parametrize("changes", ["the way in", "who makes the sink"])
 def test_a_version_that_works_otherwise_is_refused_before_anything_moves(
-    core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: str
 ) -> None:
     class Newer(type(core.mda)):  # type: ignore[misc]
         def run(self, events: Iterable[MDAEvent], **options: Any) -> None:
-            self._sink = None
             self._run(self._prepare_to_run(SEQUENCE), events)
 
     newer = Newer()
     newer.set_engine(MDAEngine(core))
     monkeypatch.setattr(core, "_mda_runner", newer)
-    monkeypatch.setattr(Newer, "_coerce_outputs", None)
+    if changes == "the way in":
+        monkeypatch.setattr(Newer, "_coerce_outputs", None)
+    started: list[object] = []
+    newer.events.eventStarted.connect(started.append)
     with pytest.raises(UnsupportedVersionError, match="cannot hand its sink to pymmcore-plus"):
         run_mda(core, SEQUENCE, tmp_path / "cells.ome.zarr")
+    assert started == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,7 +52,8 @@ def run_mda(
         try:
             core.mda.run(events, output=list(handlers) or None)
         except BaseException as error:  # raised below, in the thread of the caller
-            errors.append(error)
+            cause = error.__cause__  # psygnal wraps what a callback raises
+            errors.append(cause if isinstance(cause, UnsupportedVersionError) else error)
 
     with recording(core, output, dimensions=dimensions, **settings) as sink:
         thread = threading.Thread(target=acquire, name="scopestream-mda")
@@ -166,7 +167,7 @@ def _attach(mda: MDARunner, sink: Sink, attached: ExitStack) -> _Run:
         return handlers, sink
 
     def sequence_started(sequence: object, meta: object) -> None:
-        if run.begun.is_set() and not (sink.was_set_up and mda._sink is sink):
+        if not (run.begun.is_set() and sink.was_set_up and mda._sink is sink):
             raise _unsupported("it did not take it")
 
     def event_started(event: MDAEvent) -> None:
