@@ -52,8 +52,7 @@ def run_mda(
         try:
             core.mda.run(events, output=list(handlers) or None)
         except BaseException as error:  # raised below, in the thread of the caller
-            cause = error.__cause__  # psygnal wraps what a callback raises
-            errors.append(cause if isinstance(cause, UnsupportedVersionError) else error)
+            errors.append(error)
 
     with recording(core, output, dimensions=dimensions, **settings) as sink:
         thread = threading.Thread(target=acquire, name="scopestream-mda")
@@ -93,7 +92,7 @@ def recording(
         run = _attach(mda, sink, attached)
         try:
             yield sink
-            if not run.begun.wait(_START_S):
+            if sink.error is None and not run.begun.wait(_START_S):
                 raise RuntimeError(
                     "No acquisition ran inside the block; nothing was written. Call core.run_mda(...) or "
                     "core.mda.run(...) in it."
@@ -168,7 +167,8 @@ def _attach(mda: MDARunner, sink: Sink, attached: ExitStack) -> _Run:
 
     def sequence_started(sequence: object, meta: object) -> None:
         if not (run.begun.is_set() and sink.was_set_up and mda._sink is sink):
-            raise _unsupported("it did not take it")
+            sink.error = _unsupported("it did not take it")
+            mda.cancel()  # an error of a callback is another one for each kind of signals, and ends some programs
 
     def event_started(event: MDAEvent) -> None:
         sink.event_started(event)
