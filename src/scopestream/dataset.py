@@ -29,6 +29,7 @@ SETTINGS = "scopestream/settings.json"
 MAX_SETTINGS_BYTES = 256_000_000
 MAX_CHUNK_BYTES = 1 << 33
 _MAX_NAME = 300  # characters in a message
+_MAX_ERROR_TEXT = 10_000  # of what is wrong with settings, which may be wrong in a million places
 _MAX_TRIED = 100  # documents that are looked at for the chunks
 
 
@@ -111,7 +112,9 @@ def stored_settings(path: Path) -> AcquisitionSettings:
     try:
         settings = AcquisitionSettings.model_validate_json(text)
     except (ValidationError, RecursionError) as error:
-        raise DatasetError(f"{file} has no settings that this version understands: {error}") from error
+        said = str(error)
+        cut = said if len(said) <= _MAX_ERROR_TEXT else f"{said[:_MAX_ERROR_TEXT]}..."
+        raise DatasetError(f"{file} has no settings that this version understands: {cut}") from error
     return settings.model_copy(update={"path": str(path)})
 
 

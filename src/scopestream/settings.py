@@ -15,8 +15,16 @@ from numpy.typing import DTypeLike
 from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
 
 from scopestream import credentials
-from scopestream.axes import Axis, CameraAxis, axes_of, loop_of, ome_order, problems_of, problems_of_order
+from scopestream.axes import Axis, CameraAxis, axes_of, loop_of, ome_order
 from scopestream.cameras import Camera, DtypeName, size_in_elements
+from scopestream.consistency import (
+    counts_of,
+    problems_of,
+    problems_of_chunks,
+    problems_of_order,
+    problems_of_shards,
+    problems_of_wells,
+)
 from scopestream.dimensions import Codec, CodecName, Dimension, Model, Plate
 from scopestream.yamltext import parse
 
@@ -150,7 +158,7 @@ class AcquisitionSettings(Model):
     @classmethod
     def _wells_are_on_the_plate(cls, plate: Plate | None, info: ValidationInfo) -> Plate | None:
         if (dimensions := info.data.get("dimensions")) is not None:
-            _raise_all(_problems_of_wells(plate, dimensions))
+            _raise_all(problems_of_wells(plate, dimensions))
         return plate
 
     @field_validator("storage_order")
@@ -166,19 +174,19 @@ class AcquisitionSettings(Model):
         axes, cameras = _axes_so_far(info), info.data.get("cameras", ())
         if axes is None:
             return sizes
-        counts = _counts(axes, [None, *(camera.shape for camera in cameras)])
+        counts = counts_of(axes, [None, *(camera.shape for camera in cameras)])
         is_chunks = info.field_name == "chunks"
         chunks = sizes if is_chunks else info.data.get("chunks")
-        problems = _problems_of_chunks(counts, sizes) if is_chunks else _problems_of_shards(counts, chunks, sizes)
+        problems = problems_of_chunks(counts, sizes) if is_chunks else problems_of_shards(counts, chunks, sizes)
         for camera in cameras:
-            own = _counts(axes, [camera.shape])
+            own = counts_of(axes, [camera.shape])
             found = []
             if is_chunks and camera.chunks:
-                found = _problems_of_chunks(own, camera.chunks)
+                found = problems_of_chunks(own, camera.chunks)
             elif camera.shards and sizes is None:
                 found = ["it has shards, but the settings say that there are none"]
             elif not is_chunks and (camera.chunks or camera.shards):
-                found = _problems_of_shards(own, own_sizes(camera.chunks, chunks), own_sizes(camera.shards, sizes))
+                found = problems_of_shards(own, own_sizes(camera.chunks, chunks), own_sizes(camera.shards, sizes))
             problems += [f"camera {camera.name!r}: {text}" for text in found if text not in problems]
         _raise_all(problems)
         return sizes
@@ -322,36 +330,6 @@ def own_sizes(own: Mapping[str, int] | None, of_all: object) -> Any:
     return {**of_all, **own} if isinstance(of_all, dict) else dict(own)
 
 
-def _counts(axes: Sequence[Axis], shapes: Sequence[tuple[int, int] | None]) -> dict[str, int | None]:
-    """Sizes of the axes by name; of the frame the largest of these shapes, None where it is that of the settings."""
-    counts = {axis.dimension.name: axis.dimension.count for axis in axes}
-    for side, name in enumerate(list(counts)[-2:]):
-        sides = [counts[name] or 1 if shape is None else shape[side] for shape in shapes]
-        counts[name] = max(sides)
-    return counts
-
-
-def _problems_of_chunks(counts: Mapping[str, int | None], chunks: object) -> list[str]:
-    problems = []
-    for name, size in chunks.items() if isinstance(chunks, dict) else ():
-        count = counts.get(name)
-        if name not in counts:
-            problems.append(f"there is no stored dimension {name!r} (there are {', '.join(counts)})")
-        elif count is not None and size > count:
-            problems.append(f"a chunk of {size} along {name!r} is larger than the dimension ({count})")
-    return problems
-
-
-def _problems_of_shards(counts: Mapping[str, int | None], chunks: object, shards: object) -> list[str]:
-    problems = []
-    for name, size in shards.items() if isinstance(shards, dict) else ():
-        if name not in counts:
-            problems.append(f"there is no stored dimension {name!r} (there are {', '.join(counts)})")
-        elif isinstance(chunks, dict) and name in chunks and size % chunks[name]:
-            problems.append(f"chunks of {chunks[name]} do not divide shards of {size} along {name!r}")
-    return problems
-
-
 def _problems_of_frames(
     dimensions: tuple[Dimension, ...], cameras: tuple[Camera, ...], camera_axis: CameraAxis, info: ValidationInfo
 ) -> list[str]:
@@ -372,27 +350,4 @@ def _problems_of_frames(
                 f"cameras differ in {what} ({', '.join(sorted(map(str, kinds)))}), so they cannot be channels of one "
                 f'image; use camera_axis="images"'
             )
-    return problems
-
-
-def _problems_of_wells(plate: Plate | None, dimensions: tuple[Dimension, ...]) -> list[str]:
-    positions = [position for dimension in dimensions for position in dimension.positions]
-    if plate is None:
-        in_wells = [position.name for position in positions if position.row is not None]
-        return [f"positions {in_wells[:3]} name wells, but plate is not given"] if in_wells else []
-    if not positions:
-        return ["a plate needs a dimension of positions, each with its row and column"]
-    problems = []
-    ids = {run.id for run in plate.acquisitions}
-    for position in positions:
-        if position.row is None or position.column is None:
-            problems.append(f"position {position.name!r} has no row and column")
-        elif position.row not in plate.rows or position.column not in plate.columns:
-            problems.append(f"well {position.row}{position.column} of position {position.name!r} is outside the plate")
-        if position.acquisition is not None and position.acquisition not in ids:
-            problems.append(
-                f"position {position.name!r} is of acquisition {position.acquisition}, which the plate lacks"
-            )
-        elif position.acquisition is None and len(ids) > 1:
-            problems.append(f"position {position.name!r} does not say which acquisition of the plate it is of")
     return problems
