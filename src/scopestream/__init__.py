@@ -23,6 +23,7 @@ from scopestream.errors import (
     ScopestreamError,
     StreamClosedError,
     StreamFullError,
+    UnsupportedVersionError,
     WriteError,
 )
 from scopestream.follow import open_view
@@ -71,6 +72,7 @@ __all__ = [
     "Stream",
     "StreamClosedError",
     "StreamFullError",
+    "UnsupportedVersionError",
     "Verification",
     "View",
     "WriteError",

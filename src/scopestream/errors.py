@@ -99,3 +99,7 @@ class CloseTimeoutError(ScopestreamError, TimeoutError):
 
 class ResumeError(ScopestreamError, ValueError):
     """The settings are not those of the dataset that was to be continued; nothing was changed."""
+
+
+class UnsupportedVersionError(ScopestreamError, NotImplementedError):
+    """A library works otherwise than it did when it was last looked at; nothing was done."""

@@ -81,6 +81,10 @@ class Gate:
         """The frame at these coordinates. Raises FrameIndexError."""
         return self._route.number_at(self._locator.coords(index))
 
+    def numbers_at(self, index: Mapping[str, int | str]) -> list[int]:
+        """The frames at these coordinates, of all items of a dimension that is left out. Raises FrameIndexError."""
+        return [self._route.number_at(coords) for coords in self._locator.all_coords(index)]
+
     def frame(self, frame: np.ndarray, number: int, n_before: int) -> np.ndarray:
         """The frame as an array of the planned kind, in any byte order. Raises FrameMismatchError.
 

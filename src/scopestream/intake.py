@@ -180,6 +180,21 @@ class Intake:
             raise
         self.unfinished = False
 
+    def skip_at(self, numbers: Sequence[int], reason: str | None) -> None:
+        """These frames will not come, but for those that came already; `next` stays. `reason` is JSON."""
+        taken = self._gate.taken
+        try:
+            for first in range(0, len(numbers), _SKIPPED_AT_ONCE):
+                left = [number for number in numbers[first : first + _SKIPPED_AT_ONCE] if number not in taken]
+                self._leave_out(left, "skipped", reason, 0, self.next[0])
+                self._send()
+                if self._writer.queue_depth > _SKIPPED_AT_ONCE:
+                    self._writer.drain()
+        except BaseException:
+            self.recover()
+            raise
+        self.unfinished = False
+
     def store_open(self) -> None:
         """Return when the backend has every frame that is in. Unfinished blocks come again when they are complete."""
         unstored = [] if self._in_order else self._assembler.unstored()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -101,19 +102,46 @@ class Locator:
     def coords(self, index: Mapping[str, int | str]) -> tuple[int, ...]:
         """One integer for each dimension, in acquisition order. Raises FrameIndexError that says what is wrong."""
         problems = [f"there is no dimension {name!r}" for name in index if name not in self._known]
-        loop, items, whose = self._loop, self._items, "it has"
-        if self._has_own and self._at is not None:
-            number = _read(loop[self._at], items[self._at], index, [], whose)
-            position = self._positions[number]
-            if not position.is_like_others:
-                loop = tuple([part_at(dimension, position) for dimension in loop])
-                items, whose = [_numbers(dimension) for dimension in loop], f"position {position.name!r} has"
+        loop, items, whose = self._loop_at(index)
         coords = [_read(d, numbers, index, problems, whose) for d, numbers in zip(loop, items, strict=True)]
         if problems:
             raise FrameIndexError(
                 f"The index {dict(index)} is not a place: {'; '.join(problems)}. Nothing was written."
             )
         return tuple(coords)
+
+    def all_coords(self, index: Mapping[str, int | str]) -> list[tuple[int, ...]]:
+        """`coords` of each place at `index`: a dimension that it leaves out stands for all items that there are.
+
+        Raises FrameIndexError when there is no such place, or when a dimension without a count is left out.
+        """
+        if self._at is not None and (name := self._loop[self._at].name) not in index:
+            found: list[tuple[int, ...]] = []
+            problems: list[FrameIndexError] = []
+            for number in range(len(self._positions)):
+                try:
+                    found += self.all_coords({**index, name: number})
+                except FrameIndexError as error:  # other positions may have more
+                    problems.append(error)
+            if not found:
+                raise problems[0]
+            return found
+        left_out = [dimension for dimension in self._loop_at(index)[0] if dimension.name not in index]
+        items = [range(dimension.count) for dimension in left_out if dimension.count is not None]
+        if len(items) < len(left_out):
+            return [self.coords(index)]  # which says what is missing
+        names = [dimension.name for dimension in left_out]
+        return [self.coords({**index, **dict(zip(names, choice, strict=True))}) for choice in product(*items)]
+
+    def _loop_at(self, index: Mapping[str, int | str]) -> tuple[Sequence[Dimension], list[dict[str, int]], str]:
+        """The dimensions as the position of `index` has them, their items by name, and words for whose they are."""
+        if self._has_own and self._at is not None:
+            number = _read(self._loop[self._at], self._items[self._at], index, [], "")
+            position = self._positions[number]
+            if not position.is_like_others:
+                loop = tuple([part_at(dimension, position) for dimension in self._loop])
+                return loop, [_numbers(dimension) for dimension in loop], f"position {position.name!r} has"
+        return self._loop, self._items, "it has"
 
     def text(self, coords: Sequence[int]) -> str:
         """A place in words: t=3 p=right c=GFP."""

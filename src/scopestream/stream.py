@@ -320,22 +320,37 @@ class Stream:
             self._intake.put(number, lane, self._intake.next[lane], frame, metadata, started, copy)
             self._counters.latencies.add(perf_counter_ns() - started)
 
-    def skip(self, n: int = 1, *, camera: str | None = None, reason: str | None = None) -> None:
-        """The next `n` frames in acquisition order will not come; they read as zeros, and the log says so.
+    def skip(
+        self,
+        n: int | None = None,
+        *,
+        index: Mapping[str, int | str] | None = None,
+        camera: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """The next `n` frames in acquisition order (or one) will not come; they read as zeros, and the log says so.
 
-        camera  as for `append`
-
-        Frames among them that `write` has placed stay as they are. Raises FrameIndexError when there are not so many,
-        and MetadataError when the reason is no text; then nothing was skipped.
+        index   the frames at these coordinates instead, given as for `write`; a dimension that is left out stands for
+                all of its items. The place of the next `append` stays as it is
+        camera  as for `append`, with `n`
+        Frames among them that came already stay as they are. Raises FrameIndexError when there are not so many, or no
+        such place, MetadataError when the reason is no text, and TypeError for both `n` and `index`; then nothing was
+        skipped.
         """
         if self._process != getpid():
             self._refuse()
         because = None if reason is None else text_to_json(reason, "The reason", "nothing was skipped")
+        if n is not None and index is not None:
+            raise TypeError("skip takes a number of frames or an index, not both. Nothing was skipped.")
         with self._lock:
             self._begin()
+            if index is not None:
+                self._intake.skip_at(self._gate.numbers_at(index), because)
+                return
+            n_frames = 1 if n is None else n
             lane = 0 if camera is self._no_camera else self._gate.lane(camera)
-            self._gate.check_skip(n, self._intake.next[lane])
-            self._intake.skip(n, because, lane)
+            self._gate.check_skip(n_frames, self._intake.next[lane])
+            self._intake.skip(n_frames, because, lane)
 
     def flush(self, *, durable: bool = False) -> None:
         """Return when other programs can read every accepted frame (for backends with `live_read`).

@@ -79,9 +79,10 @@ class MicroManagerCamera:
 def micromanager_camera() -> Iterator[MicroManagerCamera]:
     """The camera, and the end of its core afterwards. Raises DemoError when something is not installed."""
     try:
-        import pymmcore
         import useq  # noqa: F401  # needed later: better to know now
         from pymmcore_plus import CMMCorePlus, find_micromanager
+
+        import pymmcore
     except ImportError as error:
         raise DemoError(f"The demo camera needs pymmcore-plus and useq-schema ({error}). {_HOW_TO}") from error
     if find_micromanager() is None:
