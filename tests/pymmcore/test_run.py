@@ -90,6 +90,23 @@ def test_frames_that_a_triggered_sequence_loses_are_named(core: CMMCorePlus, tmp
     assert left_out(sink.path) == {(("c", 0), ("t", t)): "the camera gave no image" for t in range(3, 60, 10)}
 
 
+def test_viewers_of_the_core_see_each_frame_as_soon_as_it_is_told(core: CMMCorePlus, tmp_path: Path) -> None:
+    shown: list[bool] = []
+
+    def look(image: np.ndarray, event: MDAEvent) -> None:
+        view = core.mda.get_view()
+        assert view is not None
+        shown.append(np.array_equal(view[tuple(event.index[axis] for axis in "tcz")], image))
+
+    core.mda.events.frameReady.connect(look)
+    try:
+        run_mda(core, SEQUENCE, tmp_path / "cells.ome.zarr")
+    finally:
+        core.mda.events.frameReady.disconnect(look)
+    assert len(shown) == 24
+    assert all(shown)
+
+
 @pytest.mark.parametrize("sequence", [SEQUENCE, BURST], ids=["snaps", "triggered"])
 def test_a_run_that_is_cancelled_keeps_what_came(core: CMMCorePlus, tmp_path: Path, sequence: useq.MDASequence) -> None:
     def cancel(image: np.ndarray, event: MDAEvent, meta: object) -> None:
