@@ -2,7 +2,9 @@
 
 The index of a shard is read from its last bytes. So it moves in two steps that a kill can fall between without harm:
 the new index is written to a place that no reader looks at, then the file is cut off behind it. A power loss may keep
-the second step and lose the first: once frames were promised to survive one, a sync lies between the two.
+the second step and lose the first: once frames were promised to survive one, a sync lies between the two. It may as
+well lose the cut, and keep the zeros that the system puts behind it up to the end of a block: then no part of the old
+index lies in the block where the file is cut off.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from scopestream.document import replacing
 from scopestream.durable import Unsynced, sync_data
 from scopestream.holes import end_of_data
 from scopestream.shardindex import MISSING, encode_index, index_bytes, read_index
+from scopestream.tiling import round_up
 from scopestream_backends._files import (
     O_BINARY,
     allocate,
@@ -36,6 +39,7 @@ Move = tuple[int, int, int]  # from one offset to another, so many bytes
 _WINDOW_BYTES = 2**22  # asked of the file system at once, at the least
 _CAREFUL_EVERY_S = 1.0  # seconds between two indexes of compressed chunks, at the least, where each costs syncs
 _MAX_AHEAD_BYTES = 2**24  # of compressed chunks, whose sizes nobody knows
+_MAX_CAREFUL_MOVES = 256  # of an index, a block each, before the shard is copied
 
 
 class ShardFile(ABC):
@@ -112,6 +116,14 @@ class ShardFile(ABC):
     def _cut(self, size: int) -> None:
         os.ftruncate(self._open(), size)
         self._unsynced.changed(self.path)
+
+    def _before(self, offset: int) -> int:
+        """Where the file may be cut off, at the most, without a change to what lies at `offset` and behind."""
+        return offset // self._unsynced.block * self._unsynced.block if self._unsynced.careful else offset
+
+    def _blanked(self, size: int) -> int:
+        """Up to where bytes change when the file is cut off to that size."""
+        return round_up(size, self._unsynced.block) if self._unsynced.careful else size
 
     def _index_found(self, n_chunks: int) -> np.ndarray:
         """The index of the file that is there. Raises OSError when no reader could open it."""
@@ -266,10 +278,11 @@ class FixedShard(ShardFile):
         index = encode_index(self._index(n_present))
         near, far = n_present * self._chunk_bytes, self._n_chunks * self._chunk_bytes
         if self._index_there:
-            if near + 2 * len(index) > far:
+            below = self._before(far) - len(index)
+            if self._blanked(near + len(index)) > below:
                 return  # there is next to nothing to gain
             # First at the far end, so that no index names the chunks where the near one will be written.
-            self._publish(index, far - len(index))
+            self._publish(index, below)
             self._settle()
         self._publish(index, near)
 
@@ -320,12 +333,12 @@ class TailShard(ShardFile):
         self._allocated = 0 if sparse else capacity  # bytes, from the start
         self._capacity = capacity
         self._every_s = every_s
-        self._walk_bytes = n_publish * self._index_bytes
+        self._n_publish = n_publish
         self._dirty = False
         self._published_at = monotonic() if unsynced.careful else 0.0
         self._publishing = threading.Lock()  # one index moves at a time; taken before `lock`, which chunks need, too
         moved = self._take_over() if resumes and path.exists() else None
-        self._index_at = capacity + self._walk_bytes if self._walks else self._tail
+        self._index_at = capacity + self._walk_bytes() if self._walks else self._tail
         self._create(encode_index(self._index), self._index_at, self._index_at + self._index_bytes, moved)
 
     def store(self, pieces: list[Piece]) -> None:
@@ -389,7 +402,7 @@ class TailShard(ShardFile):
     def finish(self) -> None:
         with self._publishing, self.lock:
             try:
-                if self._unsynced.careful and self._tail + self._index_bytes > self._index_at:
+                if self._unsynced.careful and self._blanked(self._tail + self._index_bytes) > self._index_at:
                     self._move()  # the index that counts until the cut lies where the last one will be written
                 self._publish(self._tail)
             except OSError:
@@ -398,10 +411,16 @@ class TailShard(ShardFile):
             finally:
                 super().release()
 
+    def _walk_bytes(self) -> int:
+        """Room for the indexes to come."""
+        if not self._unsynced.careful:
+            return self._n_publish * self._index_bytes
+        return max(2, min(self._n_publish, _MAX_CAREFUL_MOVES)) * self._blanked(self._index_bytes)
+
     @property
     def _below(self) -> int:
         """Where the next index goes."""
-        return self._index_at - self._index_bytes if self._walks else self._tail
+        return self._before(self._index_at) - self._index_bytes if self._walks else self._tail
 
     def _has_room(self) -> bool:
         return self._below >= self._capacity or not self._walks
@@ -448,7 +467,7 @@ class TailShard(ShardFile):
 
     def _move(self) -> None:
         """Copy the shard into a file where the index has room to walk, which takes the place of the old one at once."""
-        at = max(self._capacity, self._tail) + self._walk_bytes
+        at = max(self._capacity, self._tail) + self._walk_bytes()
         super().release()
         self._create(encode_index(self._index), at, at + self._index_bytes, [(0, 0, self._tail)])
         self._capacity = max(self._capacity, self._tail)

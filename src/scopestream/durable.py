@@ -20,6 +20,8 @@ from pathlib import Path
 # that call all files of the dataset must be gone through, which is worth remembering many of them.
 _MAX_NAMES, _MAX_NAMES_WITHOUT_SYNCFS = 256, 65536
 _NO_SUCH_SYNC = (errno.EINVAL, errno.ENOTSUP)
+# Of file systems; some network shares say how much they would like to be sent at once instead.
+_LEAST_BLOCK, _MOST_BLOCK = 2**12, 2**16
 
 
 def sync_file(file: int) -> None:
@@ -89,6 +91,17 @@ def sync_everything(root: Path) -> None:
         os.close(file)
 
 
+def block_bytes(path: Path) -> int:
+    """Of the file system that has `path`: bytes that it changes as one.
+
+    Where a file is cut off in the middle of a block, the rest of the block is blanked, and that may reach the disk
+    before the new size does. What counts until then must not lie there.
+    """
+    if not hasattr(os, "statvfs"):
+        return _LEAST_BLOCK
+    return min(max(os.statvfs(path).f_frsize, _LEAST_BLOCK), _MOST_BLOCK)
+
+
 class Unsynced:
     """What was written below `root` since the last `sync`, so that the next one need not go through all of it.
 
@@ -97,10 +110,12 @@ class Unsynced:
 
     careful  whether frames were promised to survive a power loss: from then on everything is written in an order that
              never makes them unreadable, and remembered here. What came before is found by syncing everything
+    block    bytes of a block of the file system
     """
 
     def __init__(self, root: Path, *, careful: bool) -> None:
         self.careful = careful
+        self.block = block_bytes(root)
         self._root = root
         self._files: set[Path] = set()
         self._folders: set[Path] = set()

@@ -17,7 +17,7 @@ import numpy as np
 from scopestream.aside import keep_aside, move_aside
 from scopestream.dataset import Dataset, differing_documents
 from scopestream.document import array_document, read_document, replacing, stored_length, write_document
-from scopestream.durable import sync_data, sync_file
+from scopestream.durable import block_bytes, sync_data, sync_file
 from scopestream.errors import DatasetError
 from scopestream.framecheck import FrameCheck
 from scopestream.holes import end_of_data
@@ -26,6 +26,7 @@ from scopestream.relog import blank_damaged_lines
 from scopestream.salvage import salvage
 from scopestream.shardindex import MISSING, encode_index, index_bytes
 from scopestream.stored import Index
+from scopestream.tiling import round_up
 
 # What a writer leaves when it is killed before it renames a file: ours, and those that libraries stage for us.
 _LEFTOVERS = re.compile(r"\..+\.tmp|\.scopestream-probe")
@@ -171,18 +172,25 @@ class _Array:
             return
         self._repairs.salvaged += 1
         index = salvaged.index(index)
-        self._repairs.freed_bytes += path.stat().st_size - _end(index) - index_bytes(len(index))
-        if not self._dry_run:
+        length, size = index_bytes(len(index)), path.stat().st_size
+        self._repairs.freed_bytes += size - _end(index) - length
+        if self._dry_run:
+            self._stored.assume(path, index)
+            return
+        if round_up(_end(index) + length, block_bytes(path)) <= size - length:
             with path.open("r+b", buffering=0) as file:
                 # The old index is still the end of the file until it is cut off, and names none of these bytes.
                 _move_index(file.fileno(), index, _end(index))
-        self._stored.assume(path, index)
+        else:
+            with replacing(path, synced=True) as temporary:
+                _copy_chunks(path, temporary, index)
+        self._stored.forget(path)
 
     def _trim(self, path: Path) -> None:
         """Cut off what lies between the last chunk and the index.
 
         As when a shard is completed: a new index goes where no reader looks and no chunk lies, then the file is cut off
-        behind it.
+        behind it, in a block that has nothing of the old one.
         """
         if (index := self._stored.index(path)) is None:
             return
@@ -193,16 +201,18 @@ class _Array:
         # Chunks in a hole at the end are zeros, which readers take missing ones for.
         kept = index.copy()
         kept[(index[:, 0] != MISSING) & (index[:, 0] >= data_end)] = MISSING
-        end = _end(kept)
-        if end + _ALMOST * length > index_at:
+        end, block = _end(kept), block_bytes(path)
+        names_less = bool((kept != index).any())
+        below = index_at // block * block - length if names_less else index_at
+        if end + _ALMOST * length > index_at or round_up(end + length, block) > below:
             return
         self._repairs.trimmed += 1
         self._repairs.freed_bytes += index_at - end
         if self._dry_run:
             return
         with path.open("r+b", buffering=0) as file:
-            if (kept != index).any():  # no index may name the chunks where the new one will be written
-                _move_index(file.fileno(), kept, index_at - length)
+            if names_less:  # no index may name the chunks where the new one will be written
+                _move_index(file.fileno(), kept, below)
             _move_index(file.fileno(), kept, end)
         self._stored.forget(path)
 

@@ -6,6 +6,7 @@ system loses: a write may be kept in part, a file may get its size without its b
 was done before it.
 
 * A file's bytes and the growth that they need are safe after its `fsync` or `fdatasync`, other sizes after `fsync`.
+* Where a file is cut off in the middle of a block, the rest of it is blanked, and that may be kept without the cut.
 * A name, its removal and a renaming are safe after the `fsync` of the folders.
 * `syncfs` makes everything safe.
 """
@@ -25,7 +26,7 @@ import pytest
 
 from scopestream import durable
 
-_SECTOR_BYTES = 512
+_SECTOR_BYTES, _BLOCK_BYTES = 512, 4096
 _ROOT = 0
 
 
@@ -205,6 +206,9 @@ class Recorder:
         self.steps.append(Write(node, offset, data))
 
     def _resize(self, node: int, size: int) -> None:
+        rest = min(self._sizes[node] - size, -size % _BLOCK_BYTES)
+        if rest > 0:
+            self.steps.append(Write(node, size, bytes(rest)))
         self._sizes[node] = size
         self.steps.append(Resize(node, size))
 
