@@ -69,6 +69,8 @@ def write_until_the_power_is_gone(
             assert said[-1] == "WriteError"
             n_safe = int(said[-2])
             computer.start_again()
+            if n_safe == 0 and settings["durability"] == "process":
+                return  # nothing was promised, not even a dataset
             held = False
             try:
                 check(path, settings.get("levels", 1), n_safe)
