@@ -7,6 +7,7 @@ it takes, and comes to the same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,6 +18,7 @@ from scopestream.forms import forms_of
 from scopestream.framelog import Record
 from scopestream.plan import LayoutPlan, WriteUnit
 
+_LARGE_BYTES = 2**20  # of frames that do not stay in the processor's cache while they are summed up
 Buffer = np.ndarray  # one-dimensional uint8, as large as the largest block
 Key = tuple[int, ...]  # image and origin of a block, without the last two axes
 
@@ -100,6 +102,7 @@ class Assembler:
         self._growable = plan.finest[0].growable
         self._single_frames = plan.unit in (WriteUnit.FRAME, WriteUnit.TILED_FRAME)
         self._tiles = plan.tiled_on_arrival
+        self._sums = self._tiles and plan.settings.checksums
         # Memory of one camera holds tiles of another afterwards.
         self._is_mixed = len(plan.finest) > 1
         self._tells_empty = plan.halves_z  # where other blocks wait for one that will not come
@@ -136,6 +139,16 @@ class Assembler:
     def can_lend(self, frame: np.ndarray) -> bool:
         """Whether that frame may stay in the memory of the caller when it is added with `copy=False`."""
         return self._single_frames and frame.flags.c_contiguous and frame.dtype.isnative
+
+    def sums(self, frame: np.ndarray) -> bool:
+        """Whether `add` takes the checksum of that frame, if it has none, while it copies it."""
+        return (
+            self._sums
+            and frame.nbytes >= _LARGE_BYTES
+            and frame.flags.c_contiguous
+            and frame.dtype.isnative
+            and sys.byteorder == "little"
+        )
 
     def settle(self, piece: Piece) -> Job | None:
         """Let a frame count that `add` returned; returns its block once it is complete."""
@@ -221,7 +234,10 @@ class Assembler:
             data = np.ndarray(form.tiler.shape, form.dtype, buffer)
             if self._is_mixed and form.is_padded:
                 data.fill(0)
-            form.tiler.cut(frame, data)
+            if record.crc32c is None and self.sums(frame):
+                record = record._replace(crc32c=form.tiler.cut_and_sum(frame, data))
+            else:
+                form.tiler.cut(frame, data)
         else:
             data = np.ndarray((*(1 for _ in index), *form.frame_shape), form.dtype, buffer)
             data[...] = frame

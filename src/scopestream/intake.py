@@ -216,8 +216,8 @@ class Intake:
     # -- before it is in --------------------------------------------------------------------------------------------
 
     def _checksum(self, frame: np.ndarray, copy: bool) -> int | None:
-        """Of a frame that is copied; that of a lent one is left to the thread that stores it."""
-        if not self._checksums or (not copy and self._assembler.can_lend(frame)):
+        """Of a frame that is copied, unless it is taken with the copy; that of a lent one is left to who stores it."""
+        if not self._checksums or (not copy and self._assembler.can_lend(frame)) or self._assembler.sums(frame):
             return None
         return crc32c(frame)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
+
+# What a processor still has at hand when it is read for the second time.
+_BAND_BYTES = 2**20
 
 
 class Tiler:
@@ -25,6 +31,7 @@ class Tiler:
             for tile_rows, y_range, h in _whole_and_rest(y, height)
             for tile_columns, x_range, w in _whole_and_rest(x, width)
         ]
+        self._known_bands: Sequence[_Band] | None = None
         # The same for frames whose pixels are whole rows of tiles.
         self._rows = self if width == 1 or x % width else Tiler((y, x // width), (height, 1))
 
@@ -43,6 +50,33 @@ class Tiler:
             part = tiles[tile_rows, tile_columns, :h, :w]
             part[...] = frame[y_range, x_range].reshape(part.shape[0], h, part.shape[1], w).swapaxes(1, 2)
 
+    def cut_and_sum(self, frame: np.ndarray, tiles: np.ndarray) -> int:
+        """`cut`, and the CRC32C of the frame, which is read from memory once for both.
+
+        frame  C-contiguous, little endian
+        """
+        checksum = 0
+        for band in self._bands(frame.shape[1] * frame.itemsize):
+            part = frame[band.rows]
+            checksum = google_crc32c.extend(checksum, part.reshape(-1).view(np.uint8))
+            band.tiler.cut(part, tiles[band.row : band.row + 1, :, band.rows_of_tile])
+        return checksum
+
+    def _bands(self, row_bytes: int) -> Sequence[_Band]:
+        if self._known_bands is None:
+            (y, x), (_, _, height, width) = self.frame_shape, self.shape
+            step = min(height, max(1, _BAND_BYTES // row_bytes))
+            tilers: dict[int, Tiler] = {}
+            bands = []
+            for top in range(0, y, height):
+                bottom = min(top + height, y)
+                for first in range(top, bottom, step):
+                    last = min(first + step, bottom)
+                    tiler = tilers.setdefault(last - first, Tiler((last - first, x), (last - first, width)))
+                    bands.append(_Band(slice(first, last), top // height, slice(first - top, last - top), tiler))
+            self._known_bands = bands
+        return self._known_bands
+
     def join(self, tiles: np.ndarray, frame: np.ndarray) -> None:
         """Copy tiles of `shape` into (Y, X)."""
         for tile_rows, tile_columns, y_range, x_range, h, w in self._parts:
@@ -55,6 +89,15 @@ class Tiler:
         (row, h), (column, w) = np.divmod(y, self.shape[2]), np.divmod(x, self.shape[3])
         pixels: np.ndarray = tiles[row[:, None], column, h[:, None], w]
         return pixels
+
+
+class _Band(NamedTuple):
+    """Some rows of a frame within one row of tiles: the number of that one, their rows in it, and what cuts them."""
+
+    rows: slice
+    row: int
+    rows_of_tile: slice
+    tiler: Tiler
 
 
 def _whole_and_rest(size: int, step: int) -> list[tuple[slice, slice, int]]:
