@@ -228,11 +228,13 @@ def _end(index: np.ndarray) -> int:
 
 
 def _move_index(file: int, index: np.ndarray, at: int) -> None:
-    data = encode_index(index)
-    if os.pwrite(file, data, at) != len(data):
-        raise OSError(f"an index of {len(data)} bytes was not written whole")
+    data = memoryview(encode_index(index))
+    end = at + len(data)
+    while data:  # the system may take a part at a time
+        n_bytes = os.pwrite(file, data, at)
+        data, at = data[n_bytes:], at + n_bytes
     sync_data(file)  # before the old one is cut off: a power loss may keep what came last
-    os.ftruncate(file, at + len(data))
+    os.ftruncate(file, end)
     sync_file(file)
 
 
