@@ -263,8 +263,9 @@ class Sink:
                     self._skip(place, why, camera)
         except Exception as error:
             try:
-                self._stream.close()
+                self._stream.close(ended_early=True)
             except Exception as at_close:
                 raise at_close from error
             raise
-        self._stream.close()
+        is_early = self.error is not None or (self.is_complete is not None and not is_complete)
+        self._stream.close(ended_early=is_early)
