@@ -537,10 +537,8 @@ def test_an_acquisition_without_an_end_is_incomplete_when_an_error_ends_it(
     tmp_path: Path, error: BaseException, status: str
 ) -> None:
     dimensions = [{"name": "t", "count": None}, {"name": "y", "count": Y}, {"name": "x", "count": X}]
-    with (
-        pytest.raises(type(error)),
-        open_stream(settings(tmp_path, dimensions=dimensions, shards={"t": 4})) as stream,
-    ):
+    unbounded = settings(tmp_path, dimensions=dimensions)
+    with pytest.raises(type(error)), open_stream(unbounded) as stream:  # noqa: PT012
         stream.append(frame(0))
         raise error
     assert state(stream.path)["status"] == status
