@@ -212,6 +212,15 @@ class Stream:
             end = self._plan.places.end
             return [number if number < end else None for number in self._intake.next]
 
+    def was_there(self, index: Mapping[str, int | str]) -> bool:
+        """Whether the place at `index`, as for `write`, was taken when the stream went on with a dataset.
+
+        By a frame, or because none was to come; `write` refuses it then. Raises FrameIndexError for no place.
+        """
+        if self._process != getpid():
+            self._refuse()
+        return self._gate.was_taken(self._gate.number_at(index))
+
     def view(self, camera: str | None = None) -> View:
         """All frames as one array in acquisition order, while they come and after `close`.
 

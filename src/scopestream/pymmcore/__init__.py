@@ -14,7 +14,8 @@ except ImportError as error:
     ) from error
 
 from scopestream.pymmcore.handler import Handler
+from scopestream.pymmcore.remains import remaining
 from scopestream.pymmcore.run import recording, run_mda
 from scopestream.pymmcore.sink import Sink
 
-__all__ = ["Handler", "Sink", "recording", "run_mda"]
+__all__ = ["Handler", "Sink", "recording", "remaining", "run_mda"]

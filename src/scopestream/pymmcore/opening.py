@@ -74,7 +74,9 @@ class Opening:
         if info is not None and summary is not None:
             self._frame = _frame_of(info)
             self._camera_names = _camera_names(summary, info)
-        if not self.is_known and not isinstance(self._output, AcquisitionSettings):
+        # With what is there only real settings can be compared.
+        resumes = self._more.get("on_exists") == "resume"
+        if not (self.is_known or resumes or isinstance(self._output, AcquisitionSettings)):
             # Something in the way is better told now than after the first frame.
             settled(AcquisitionSettings(path=self._output, dtype="uint8", dimensions=_IMAGE, **self._placeless()))
 

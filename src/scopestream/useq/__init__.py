@@ -205,4 +205,5 @@ __all__ = [
     "plan_sequence",
     "settings_from",
     "takes_image",
+    "with_field_of_view",
 ]
