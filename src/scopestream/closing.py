@@ -55,6 +55,8 @@ class Closing:
     process    whose stream it is; another one, forked from it, leaves everything alone
     is_closed  whether the stream takes nothing any more
     is_shared  whether any other thread than the main thread has used it
+    is_early   whether more frames would have come, had the acquisition not ended: only of one without an end it is not
+               known otherwise
 
     lock_of_dataset  is given back at the end
     live, events     are told of the end
@@ -95,6 +97,7 @@ class Closing:
         self._has_begun = False
         self.process = os.getpid()
         self.is_closed = False
+        self.is_early = False
         self.is_shared = threading.current_thread() is not threading.main_thread()
         exits.watch(self)
 
@@ -284,9 +287,10 @@ class Closing:
                 "failed": stats.frames_failed,
             }
         total = self._plan.n_frames
-        # Of an unbounded acquisition only what was accepted can be missing.
+        # Of an unbounded acquisition only what was accepted can be counted as missing.
         missing = stats.frames_waiting if total is None else total - sum(counts.values())
-        whole = self._failures.first is None and not counts["dropped"] and not counts["failed"] and not missing
+        is_early = self.is_early and total is None
+        whole = self._failures.first is None and not (counts["dropped"] or counts["failed"] or missing or is_early)
         self._metadata.finish(
             status="complete" if whole else "incomplete",
             counts={**counts, "missing": missing},

@@ -49,6 +49,10 @@ class Gate:
         self.took(number, *self._route.locate(number))
         self._before.add(number)
 
+    def was_taken(self, number: int) -> bool:
+        """Whether that place was taken before this stream went on."""
+        return number in self._before
+
     def first(self, lane: int) -> int:
         """The first place of a camera that was not taken before this stream went on; at least the end of all places."""
         return lane if lane not in self._before else self.after(lane)

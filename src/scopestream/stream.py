@@ -212,6 +212,15 @@ class Stream:
             end = self._plan.places.end
             return [number if number < end else None for number in self._intake.next]
 
+    def was_there(self, index: Mapping[str, int | str]) -> bool:
+        """Whether the place at `index`, as for `write`, was taken when the stream went on with a dataset.
+
+        By a frame, or because none was to come; `write` refuses it then. Raises FrameIndexError for no place.
+        """
+        if self._process != getpid():
+            self._refuse()
+        return self._gate.was_taken(self._gate.number_at(index))
+
     def view(self, camera: str | None = None) -> View:
         """All frames as one array in acquisition order, while they come and after `close`.
 
@@ -386,16 +395,20 @@ class Stream:
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None, *, ended_early: bool = False) -> None:
         """Finalise what arrived; returns when that is done. Idempotent.
 
-        timeout  seconds to wait at the most; without one it takes as long as it takes
+        timeout      seconds to wait at the most; without one it takes as long as it takes
+        ended_early  whether more would have come, had it not been cancelled: a dataset with count=None then says
+                     "incomplete", as it does when an error leaves the `with` block. Others know it by themselves
         Raises WriteError when any frame or document could not be stored, and CloseTimeoutError, which says what is
         stuck, when it takes longer: then the work goes on in the background, and `close` may be called again to wait
         for it. In a process that was forked from the one that opened the stream it does nothing.
         """
         check_timeout(timeout)
         if self._process == getpid():
+            if ended_early and not self._closing.is_closed:
+                self._closing.is_early = True
             self._closing.close(timeout)
 
     def __enter__(self) -> Stream:
@@ -405,7 +418,8 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         try:
-            self.close()
+            # Ctrl-C is how those without an end are ended.
+            self.close(ended_early=isinstance(error, Exception))
         except Exception as at_close:
             if error is None:
                 raise

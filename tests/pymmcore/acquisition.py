@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pymmcore_plus import CMMCorePlus
@@ -18,6 +19,7 @@ from scopestream.pymmcore import Sink, run_mda
 from scopestream.testing.readers import read_array, reader_other_than
 
 SHAPE = (32, 48)
+OF_THE_ENGINE = ("the camera gave no image", "no focus")  # why events may have no frame
 Key = tuple[tuple[str, int], ...]
 
 
@@ -35,10 +37,12 @@ class Seen:
 
     def __init__(self) -> None:
         self.frames: list[tuple[Key, np.ndarray]] = []
+        self.events: list[MDAEvent] = []
         self.metas: list[Mapping[str, Any]] = []
 
     def __call__(self, image: np.ndarray, event: MDAEvent, meta: Mapping[str, Any]) -> None:
         self.frames.append((key_of(event.index), image.copy()))
+        self.events.append(event)
         self.metas.append(meta)
 
     def __len__(self) -> int:
@@ -68,35 +72,114 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
     return {image: read_array(Path(path) / image / "0", reader) for image in images}
 
 
-def axes_of(path: Path) -> list[str]:
-    document = json.loads((path / "zarr.json").read_text())
-    return [axis["name"] for axis in document["attributes"]["ome"]["multiscales"][0]["axes"]]
+class Image(NamedTuple):
+    """One image, read by a library that did not write it.
 
-
-def check(path: str | Path, seen: Seen) -> dict[Key, dict[str, int]]:
-    """Each frame that was seen is there once, bit for bit, and nothing else is; returns the place of each index.
-
-    The first frame of an index is compared with the first that the log has, and so on.
+    axes    names of those before the frame
+    origin  of the axes by name, and `scale`, as OME-Zarr has them
     """
-    arrays = arrays_of(path)
-    written: dict[Key, list[dict[str, Any]]] = {}
-    for record in sorted(read_frames(path), key=lambda record: record["time"]):
-        if record["status"] == "written":
-            event = record["metadata"]["pymmcore_plus"]["mda_event"]
-            written.setdefault(key_of(event.get("index", {})), []).append(record)
-    assert sum(map(len, written.values())) == len(seen)
+
+    path: str
+    axes: list[str]
+    pixels: np.ndarray
+    scale: dict[str, float]
+    origin: dict[str, float]
+
+    def is_at(self, event: MDAEvent) -> bool:
+        """Whether it was taken where the event sends the stage, as far as the event says."""
+        wanted = {"x": event.x_pos, "y": event.y_pos}
+        return all(at is None or abs(self.origin[axis] - at) < 1e-3 for axis, at in wanted.items())
+
+    def item(self, axis: str, event: MDAEvent, rounds: int) -> int:
+        """Where along an axis the frame must be: planes by their coordinate, the others by the index of the event."""
+        if axis == "z" and event.z_pos is not None:
+            return round((event.z_pos - self.origin["z"]) / self.scale["z"])
+        return int(event.index.get(axis, 0)) + (rounds if axis == "t" else 0)
+
+
+def images_of(path: str | Path) -> list[Image]:
+    images = []
+    for name, pixels in arrays_of(path).items():
+        multiscales = image_attributes(path, name)["multiscales"][0]
+        axes = [axis["name"] for axis in multiscales["axes"]]
+        changes = {one["type"]: one[one["type"]] for one in multiscales["datasets"][0]["coordinateTransformations"]}
+        origin = changes.get("translation", [0.0] * len(axes))
+        scale, begin = (dict(zip(axes, values, strict=True)) for values in (changes["scale"], origin))
+        images.append(Image(name, axes[:-2], pixels, scale, begin))
+    return images
+
+
+def check(
+    path: str | Path, seen: Seen, n_events: int | None = None, *, is_one_stack: bool = False
+) -> dict[Key, dict[str, int]]:
+    """Each frame that was seen is once where its event says, bit for bit, nothing else is, and the log says the same.
+
+    The event says it by its index, and by the stage positions that it asks for, which are compared with the coordinates
+    of the images. An index that comes again belongs to later time points.
+
+    n_events      of the sequence, each of which must have been seen, or be in the log with the reason of the engine
+    is_one_stack  frames follow one another whatever their events say
+    Returns the place of each index, as the log has it.
+    """
+    images = images_of(path)
+    filled = {image.path: np.zeros(image.pixels.shape[:-2], bool) for image in images}
+    found: dict[tuple[str, tuple[int, ...]], Key] = {}
+    used: set[str] = set()
+    for field in _fields(seen):
+        events = [(seen.frames[number], seen.events[number]) for number in field]
+        n_times = 1 + max(event.index.get("t", 0) for _, event in events)
+        n_before: Counter[Key] = Counter()
+        wanted = []
+        for number, ((key, frame), event) in zip(field, events, strict=True):
+            rounds = number - event.index.get("t", 0) if is_one_stack else n_before[key] * n_times
+            wanted.append((key, frame, event, rounds))
+            n_before[key] += 1
+        there = [image for image in images if is_one_stack or all(image.is_at(event) for _, event in events)]
+        image = max(there, key=lambda image: sum(_is_there(image, *one[1:]) for one in wanted))
+        assert image.path not in used or is_one_stack
+        used.add(image.path)
+        for key, frame, event, rounds in wanted:
+            at = tuple(image.item(axis, event, rounds) for axis in image.axes)
+            assert not filled[image.path][at]
+            filled[image.path][at] = True
+            np.testing.assert_array_equal(image.pixels[at], frame)
+            found[image.path, at] = key
+    for image in images:
+        assert not image.pixels[~filled[image.path]].any()
+    return _logged(path, {image.path: image.axes for image in images}, found, n_events)
+
+
+def _fields(seen: Seen) -> list[list[int]]:
+    """Numbers of the frames of each field and camera."""
+    fields: dict[tuple[int | None, ...], list[int]] = {}
+    for number, event in enumerate(seen.events):
+        index = {str(axis): item for axis, item in event.index.items()}
+        fields.setdefault((index.get("p"), index.get("g"), index.get("cam")), []).append(number)
+    return list(fields.values())
+
+
+def _is_there(image: Image, frame: np.ndarray, event: MDAEvent, rounds: int) -> bool:
+    at = tuple(image.item(axis, event, rounds) for axis in image.axes)
+    is_inside = all(0 <= item < size for item, size in zip(at, image.pixels.shape, strict=False))
+    return is_inside and np.array_equal(image.pixels[at], frame)
+
+
+def _logged(
+    path: str | Path, axes: Mapping[str, list[str]], found: dict[tuple[str, tuple[int, ...]], Key], n_events: int | None
+) -> dict[Key, dict[str, int]]:
+    """The log has a line for each frame, at the same place and with the same index."""
     places = {}
-    filled = {image: np.zeros(pixels.shape[:-2], bool) for image, pixels in arrays.items()}
-    for key, frame in seen.frames:
-        record = written[key].pop(0)
-        image = record["image"]
-        at = tuple(record["index"][axis] for axis in axes_of(Path(path) / image)[:-2])
-        assert not filled[image][at]
-        filled[image][at] = True
-        np.testing.assert_array_equal(arrays[image][at], frame)
-        places[key] = record["index"]
-    for image, pixels in arrays.items():
-        assert not pixels[~filled[image]].any()
+    records = list(read_frames(path))
+    for record in records:
+        if record["status"] == "written":
+            at = tuple(record["index"][axis] for axis in axes[record["image"]])
+            key = found.pop((record["image"], at))
+            assert key == key_of(record["metadata"]["pymmcore_plus"]["mda_event"].get("index", {}))
+            places[key] = record["index"]
+    assert not found
+    if n_events is not None:
+        given_up = [record for record in records if record.get("reason") in OF_THE_ENGINE]
+        assert sum(record["status"] == "written" for record in records) + len(given_up) == n_events
     return places
 
 

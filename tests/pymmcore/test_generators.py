@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 
@@ -13,7 +14,8 @@ from pymmcore_plus import CMMCorePlus
 from useq import MDAEvent
 
 from scopestream import Dimension, FrameIndexError, Position, read_frames
-from tests.pymmcore.acquisition import acquire, arrays_of, check, left_out
+from scopestream.pymmcore import Handler, run_mda
+from tests.pymmcore.acquisition import acquire, arrays_of, check, left_out, root_attributes
 
 TCZ = useq.MDASequence(time_plan={"interval": 0, "loops": 3}, channels=["DAPI", "FITC"], z_plan={"range": 2, "step": 1})
 
@@ -88,7 +90,7 @@ def test_events_of_any_other_kind_follow_one_another_and_the_log_has_their_index
 ) -> None:
     indices = [{"t": 0, "p": 0}, {"t": 0, "p": 3}, {"t": 1, "p": 3}, {}, {"t": 0, "p": 0}]
     sink, seen = acquire(core, [MDAEvent(index=index) for index in indices], tmp_path / "cells.ome.zarr")
-    check(sink.path, seen)
+    check(sink.path, seen, len(indices), is_one_stack=True)
     found = [
         (record["index"], record["metadata"]["pymmcore_plus"]["mda_event"].get("index", {}))
         for record in read_frames(sink.path)
@@ -109,3 +111,46 @@ def test_an_unannounced_event_without_an_image_keeps_its_place(core: CMMCorePlus
     sink, seen = acquire(core, (MDAEvent(index={"t": t}) for t in range(5)), tmp_path / "cells.ome.zarr")
     check(sink.path, seen)
     assert left_out(sink.path) == {(("t", 2),): "nothing there"}
+
+
+def events_that(core: CMMCorePlus, ending: str) -> Iterator[MDAEvent]:
+    """Five events, and then what the name says."""
+    for t in range(5):
+        yield MDAEvent(index={"t": t})
+    if ending == "is cancelled":
+        core.mda.cancel()
+        yield MDAEvent(index={"t": 5})
+    if ending == "raises":
+        raise ZeroDivisionError
+    if ending == "has an event without a place":
+        yield MDAEvent(index={"q": 1})
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("ends", "complete"),
+        ("is cancelled", "incomplete"),
+        ("raises", "incomplete"),
+        ("has an event without a place", "incomplete"),
+    ],
+)
+def test_a_dataset_without_an_end_says_whether_the_acquisition_came_to_its_own(
+    core: CMMCorePlus, tmp_path: Path, ending: str, status: str
+) -> None:
+    path = tmp_path / "cells.ome.zarr"
+    with suppress(ZeroDivisionError, FrameIndexError):
+        run_mda(core, events_that(core, ending), path, dimensions=[Dimension(name="t", count=None)])
+    root = root_attributes(path)["scopestream"]
+    assert root["status"] == status
+    assert root["frames"]["written"] >= 5
+
+
+@pytest.mark.parametrize(("ending", "status"), [("ends", "complete"), ("is cancelled", "incomplete")])
+def test_a_handler_knows_of_a_cancelled_acquisition_as_well(
+    core: CMMCorePlus, tmp_path: Path, ending: str, status: str
+) -> None:
+    handler = Handler(tmp_path / "cells.ome.zarr", dimensions=[Dimension(name="t", count=None)])
+    core.mda.run(events_that(core, ending), output=handler)
+    handler.check()
+    assert root_attributes(handler.sink.path)["scopestream"]["status"] == status

@@ -455,3 +455,36 @@ def test_one_acquisition_at_a_time(core: CMMCorePlus, tmp_path: Path) -> None:
         core.mda.cancel()
         thread.join()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_run_mda_inside_a_block_is_refused_and_the_block_goes_on(core: CMMCorePlus, tmp_path: Path) -> None:
+    with watching(core) as seen, recording(core, tmp_path / "a.ome.zarr") as sink:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="has this microscope already"):
+                run_mda(core, SEQUENCE, tmp_path / "b.ome.zarr")
+        core.mda.run(SEQUENCE)
+        with pytest.raises(ValueError, match="has this microscope already"):
+            run_mda(core, SEQUENCE, tmp_path / "b.ome.zarr")
+    check(sink.path, seen)
+    assert len(seen) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_a_second_run_mda_is_refused_and_the_first_goes_on(core: CMMCorePlus, tmp_path: Path) -> None:
+    refused: list[ValueError] = []
+
+    def run_another(image: np.ndarray, event: MDAEvent, meta: object) -> None:
+        try:
+            run_mda(core, SEQUENCE, tmp_path / "b.ome.zarr")
+        except ValueError as error:
+            refused.append(error)
+
+    core.mda.events.frameReady.connect(run_another)
+    try:
+        sink, seen = acquire(core, SEQUENCE, tmp_path / "a.ome.zarr")
+    finally:
+        core.mda.events.frameReady.disconnect(run_another)
+    check(sink.path, seen)
+    assert len(seen) == len(refused) == 24
+    assert all("Another acquisition is running" in str(error) for error in refused)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]

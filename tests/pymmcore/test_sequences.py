@@ -9,6 +9,7 @@ import useq
 from pymmcore_plus import CMMCorePlus
 from useq import MDASequence
 
+from scopestream import PlanError, read_frames
 from tests.pymmcore.acquisition import acquire, arrays_of, check, image_attributes, left_out, root_attributes
 from tests.pymmcore.kinds import CHANNELS, PLANES, POSITIONS, RAGGED, REGULAR, TIMES, sequence
 
@@ -17,13 +18,59 @@ from tests.pymmcore.kinds import CHANNELS, PLANES, POSITIONS, RAGGED, REGULAR, T
 def test_a_sequence_that_fills_a_box_does(core: CMMCorePlus, tmp_path: Path, name: str) -> None:
     sink, seen = acquire(core, REGULAR[name], tmp_path / "cells.ome.zarr")
     assert len(seen) == len(list(REGULAR[name])) > 0
-    places = check(sink.path, seen)
+    check(sink.path, seen)
     assert left_out(sink.path) == {}
     assert root_attributes(sink.path)["scopestream"]["status"] == "complete"
-    for key, place in places.items():
-        assert {axis: number for axis, number in key if axis in "tcz"} == {
-            axis: number for axis, number in place.items() if axis in "tcz"
-        }
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["for all positions", "of one position"])
+def test_planes_from_above_are_stored_from_the_lowest_up(core: CMMCorePlus, tmp_path: Path, own: bool) -> None:
+    down = {"top": 4, "bottom": 0, "step": 2, "go_up": False}
+    channels = ["DAPI", {"config": "FITC", "do_stack": False}]
+    at = useq.Position(x=20, y=10, z=1, name="right", sequence=MDASequence(z_plan=down) if own else None)
+    plan = sequence(
+        stage_positions=[POSITIONS[0], at], z_plan=PLANES if own else down, channels=channels, time_plan=TIMES
+    )
+    sink, seen = acquire(core, plan, tmp_path / "cells.ome.zarr")
+    places = check(sink.path, seen, len(list(plan)))
+    of_right = {dict(key)["z"]: place["z"] for key, place in places.items() if place["p"] == 1}
+    assert of_right == {0: 2, 1: 1, 2: 0}
+    assert all(place.get("z", 1) == dict(key)["z"] for key, place in places.items() if place["p"] == 0) == own
+    scale, translation = _coordinates(sink.path, "1")
+    assert (scale[2], translation[2]) == (2.0, 0.0)
+    # The stack of the position is that of DAPI alone, since useq takes FITC in the middle of the other stack only.
+    assert {dict(key)["z"] for key in left_out(sink.path) if dict(key)["p"] == 1} == (set() if own else {0, 2})
+    assert root_attributes(sink.path)["scopestream"]["frames"]["missing"] == 0
+
+
+def test_planes_that_are_not_evenly_spaced_have_the_mean_step_and_their_own_positions_in_the_log(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    plan = sequence(stage_positions=POSITIONS[:1], z_plan={"relative": [5, 0, 1]}, channels=["DAPI"])
+    with pytest.warns(RuntimeWarning, match=r"not evenly spaced.*mean step of 2\.5 um"):
+        sink, seen = acquire(core, plan, tmp_path / "cells.ome.zarr")
+    pixels = arrays_of(sink.path)["0"]
+    for z, taken in enumerate([1, 2, 0]):
+        assert (pixels[0, z] == seen.frames[taken][1]).all()
+    logged = {record["index"]["z"]: record["metadata"]["position_z"] for record in read_frames(sink.path)}
+    assert logged == pytest.approx({0: 0, 1: 1, 2: 5}, abs=0.01)
+    scale, translation = _coordinates(sink.path, "0")
+    assert (scale[1], translation[1]) == (2.5, 0.0)
+
+
+def test_planes_from_above_are_refused_by_a_backend_that_stores_in_order_only(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match="stored from the lowest up, but backend 'acquire-zarr'"):
+        acquire(core, REGULAR["planes from above"], tmp_path / "cells.ome.zarr", backend="acquire-zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _coordinates(path: str, image: str) -> tuple[list[float], list[float]]:
+    """Scale and translation of an image."""
+    transformations = image_attributes(path, image)["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    scale, translation = (one[one["type"]] for one in transformations)
+    return scale, translation
 
 
 def test_a_channel_without_a_stack_has_its_middle_plane_and_the_others_say_why(
@@ -58,7 +105,7 @@ def test_a_position_with_plans_of_its_own_has_an_image_of_its_own_shape(
     core: CMMCorePlus, tmp_path: Path, name: str
 ) -> None:
     sink, seen = acquire(core, RAGGED[name], tmp_path / "cells.ome.zarr")
-    check(sink.path, seen)
+    check(sink.path, seen, len(list(RAGGED[name])))
     assert len(seen) == sum(1 for _ in RAGGED[name])
     assert left_out(sink.path) == {}
     root = root_attributes(sink.path)["scopestream"]

@@ -530,3 +530,24 @@ def test_a_generator_that_is_dropped_finalises_its_stream(tmp_path: Path) -> Non
     del frames
     gc.collect()
     check(path, 2)
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError(), "incomplete"), (KeyboardInterrupt(), "complete")])
+def test_an_acquisition_without_an_end_is_incomplete_when_an_error_ends_it(
+    tmp_path: Path, error: BaseException, status: str
+) -> None:
+    dimensions = [{"name": "t", "count": None}, {"name": "y", "count": Y}, {"name": "x", "count": X}]
+    unbounded = settings(tmp_path, dimensions=dimensions)
+    with pytest.raises(type(error)), open_stream(unbounded) as stream:  # noqa: PT012
+        stream.append(frame(0))
+        raise error
+    assert state(stream.path)["status"] == status
+
+
+@pytest.mark.parametrize(("n_frames", "status"), [(N_FRAMES, "complete"), (3, "incomplete")])
+def test_of_one_with_an_end_the_frames_say_whether_it_ended_early(tmp_path: Path, n_frames: int, status: str) -> None:
+    stream = open_stream(settings(tmp_path))
+    for number in range(n_frames):
+        stream.append(frame(number))
+    stream.close(ended_early=True)
+    assert state(stream.path)["status"] == status

@@ -81,7 +81,7 @@ def test_a_duration_without_an_interval_is_unbounded() -> None:
     [
         ({"top": 10, "bottom": 4, "step": 2}, 4, 2, 4),
         ({"top": 10, "bottom": 4, "step": 2, "go_up": False}, 4, 2, 4),
-        ({"absolute": [1, 2, 4]}, 1, 1.5, 3),
+        ({"absolute": [3, 1, 2]}, 1, 1, 3),
         ({"relative": [-1, 0, 1]}, -1, 1, 3),
         ({"above": 3, "below": 1, "step": 1}, -1, 1, 5),
     ],
@@ -89,6 +89,30 @@ def test_a_duration_without_an_interval_is_unbounded() -> None:
 def test_a_z_plan_begins_at_its_lowest_plane(plan: dict[str, Any], origin: float, scale: float, count: int) -> None:
     z = dimensions(MDASequence(z_plan=plan))["z"]
     assert (z.origin, z.scale, z.count) == (origin, scale, count)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["for all positions", "of a position"])
+def test_planes_that_are_not_evenly_spaced_have_the_mean_step_with_a_warning(own: bool) -> None:
+    plan = MDASequence(z_plan={"absolute": [1, 2, 4]})
+    if own:
+        plan = MDASequence(stage_positions=[useq.Position(x=0, y=0, z=0, sequence=plan)])
+    with pytest.warns(RuntimeWarning, match=r"mean step of 1\.5 um"):
+        z = dimensions(plan)["z"]
+    assert (z.scale, z.count) == (1.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("plan", "places"),
+    [
+        ({"top": 10, "bottom": 4, "step": 2, "go_up": False}, [3, 2, 1, 0]),
+        ({"relative": [2, 0, 1]}, [2, 0, 1]),
+        ({"top": 10, "bottom": 4, "step": 2}, [0, 1, 2, 3]),
+    ],
+)
+def test_planes_are_placed_from_the_lowest_up_however_they_are_taken(plan: dict[str, Any], places: list[int]) -> None:
+    sequence = MDASequence(z_plan=plan, stage_positions=POSITIONS)
+    place = plan_sequence(sequence, 64, 32, "uint16", path="cells.ome.zarr").place
+    assert [place(event)["z"] for event in sequence] == places * 2
 
 
 def test_a_grid_is_as_wide_as_the_field_of_view_and_the_sequence_stays_as_it_is() -> None:

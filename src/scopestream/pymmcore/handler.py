@@ -60,6 +60,10 @@ class Handler:
                 stacklevel=2,
             )
 
+    def sequenceCanceled(self, sequence: MDASequence) -> None:  # noqa: N802
+        """Somebody has ended it."""
+        self.sink.is_complete = lambda: False
+
     def sequenceFinished(self, sequence: MDASequence) -> None:  # noqa: N802
         """The runner is done, and all frames are here."""
         try:

@@ -13,6 +13,7 @@ from scopestream.dimensions import Dimension
 from scopestream.errors import PlanError
 from scopestream.folder import settled
 from scopestream.pymmcore.placing import CAMERA, ByIndex, BySequence, OneAfterAnother, Placing
+from scopestream.registry import resolve
 from scopestream.settings import AcquisitionSettings
 from scopestream.stream import Stream, open_stream
 from scopestream.useq import Layout, Place, Places, frame_dimensions, index_of, layout_of, plan_layout
@@ -73,7 +74,9 @@ class Opening:
         if info is not None and summary is not None:
             self._frame = _frame_of(info)
             self._camera_names = _camera_names(summary, info)
-        if not self.is_known and not isinstance(self._output, AcquisitionSettings):
+        # With what is there only real settings can be compared.
+        resumes = self._more.get("on_exists") == "resume"
+        if not (self.is_known or resumes or isinstance(self._output, AcquisitionSettings)):
             # Something in the way is better told now than after the first frame.
             settled(AcquisitionSettings(path=self._output, dtype="uint8", dimensions=_IMAGE, **self._placeless()))
 
@@ -90,6 +93,8 @@ class Opening:
     def open(self) -> tuple[Stream, Placing]:
         """The stream, and where its frames belong. Raises as `open_stream` does."""
         settings, placing = self._planned()
+        if isinstance(placing, BySequence) and placing.goes_back:
+            _check_any_order(settings)
         return open_stream(settings), placing
 
     def index(self, place: Place, camera: int) -> dict[str, int | str]:
@@ -193,6 +198,15 @@ def _camera_names(summary: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[
     if len(names) != n_cameras or len(set(names)) != n_cameras:
         names = [f"camera {number}" for number in range(n_cameras)]
     return tuple(names)
+
+
+def _check_any_order(settings: AcquisitionSettings) -> None:
+    backend = resolve(settled(settings)).backend
+    if not backend.capabilities.any_order:
+        raise PlanError(
+            f"The planes are taken from above, and stored from the lowest up, but backend {backend.name!r} stores "
+            f"frames in the order in which they come only. Nothing was written. Use another backend, or go_up=True."
+        )
 
 
 def _check_room(layout: Layout, settings: AcquisitionSettings) -> None:

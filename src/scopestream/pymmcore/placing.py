@@ -41,6 +41,10 @@ class BySequence:
         self._places = places
         self._n_before: Counter[tuple[int, EventKey]] = Counter()
 
+    @property
+    def goes_back(self) -> bool:
+        return self._places.goes_back
+
     def start(self, event: MDAEvent, camera: int) -> Place:
         if not self._places.repeats(event):
             return self._places(event)

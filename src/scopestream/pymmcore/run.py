@@ -25,6 +25,8 @@ from scopestream.errors import UnsupportedVersionError
 from scopestream.pymmcore.opening import Output
 from scopestream.pymmcore.sink import Sink
 
+_REPLACED = "_coerce_outputs"
+_ATTACHING = threading.Lock()  # of two that begin at the same time one is refused
 _START_S = 2.0  # for a thread that was started just before the end of the block
 
 
@@ -43,7 +45,8 @@ def run_mda(
     handlers    objects with `frameReady`, as `core.mda.run(output=...)` takes them
     dimensions  what comes of a generator of events, slowest first, without y and x; of sequences it is known
     settings    further fields of `AcquisitionSettings`, with a path
-    Raises what ended the acquisition, and what went wrong when the dataset was closed; what arrived is kept either way.
+    Raises ValueError while another acquisition runs or a block of `recording` is open, and leaves those alone; then
+    what ended the acquisition, and what went wrong when the dataset was closed; what arrived is kept either way.
     Ctrl-C cancels the acquisition, and is raised when the dataset is closed.
     """
     errors: list[BaseException] = []
@@ -79,17 +82,17 @@ def recording(
 
     One acquisition for each block. The end of the block waits until the dataset is closed; leaving it with an error
     cancels the acquisition. Arguments and errors are those of `run_mda`. Raises ValueError while another acquisition
-    runs, RuntimeError when none ran inside or one failed in a thread, and UnsupportedVersionError for versions of
-    pymmcore-plus that it does not know.
+    runs or another block is open, RuntimeError when none ran inside or one failed in a thread, and
+    UnsupportedVersionError for versions of pymmcore-plus that it does not know.
     """
     mda = core.mda
-    _check_version(mda)
-    if mda.is_running():
-        raise ValueError("Another acquisition is running; nothing was started.")
     sink = Sink(output, dimensions=dimensions, **settings)
     sink.is_complete = lambda: mda.status.finish_reason is FinishReason.COMPLETED
     with ExitStack() as attached:
-        run = _attach(mda, sink, attached)
+        with _ATTACHING:
+            _check_free(mda)
+            _check_version(mda)
+            run = _attach(mda, sink, attached)
         try:
             yield sink
             if sink.error is None and not run.begun.wait(_START_S):
@@ -134,6 +137,17 @@ class _Run:
             sink.close()
 
 
+def _check_free(mda: MDARunner) -> None:
+    """Before all else, since `_check_version` asks the runner, and a block would take that for its acquisition."""
+    if mda.is_running():
+        raise ValueError("Another acquisition is running; nothing was started.")
+    if _REPLACED in vars(mda):
+        raise ValueError(
+            "A block of `recording`, or `run_mda`, has this microscope already, and goes on as it was; nothing was "
+            "started. Call `core.run_mda` or `core.mda.run` inside a block, and `run_mda` outside of it."
+        )
+
+
 def _check_version(mda: MDARunner) -> None:
     try:
         handlers, sink = mda._coerce_outputs(None)
@@ -174,7 +188,7 @@ def _attach(mda: MDARunner, sink: Sink, attached: ExitStack) -> _Run:
         sink.event_started(event)
 
     mda._coerce_outputs = coerce  # type: ignore[method-assign]
-    attached.callback(delattr, mda, "_coerce_outputs")
+    attached.callback(delattr, mda, _REPLACED)
     _connect(mda.events.sequenceStarted, sequence_started, attached)
     _connect(mda.events.eventStarted, event_started, attached)
     return run

@@ -38,6 +38,9 @@ class Sink:
     output      a path, or settings whose dimensions are named as the index of the events: t, p, c, z
     dimensions  what comes of a generator of events, slowest first, without y and x; of sequences it is known
     settings    further fields of `AcquisitionSettings`, with a path
+
+    n_passed_over  frames that were taken again, of places that had theirs before `on_exists="resume"` went on: they are
+                   left out
     """
 
     def __init__(self, output: Output, *, dimensions: Sequence[Dimension] | None = None, **settings: Any) -> None:
@@ -46,12 +49,14 @@ class Sink:
         self._placing: Placing | None = None
         self._summary: Mapping[str, Any] | None = None
         self._cameras: tuple[int, ...] = (0,)
+        self._resumes = False
         self._awaited: dict[tuple[int, EventKey], deque[Place]] = {}
         self._reason = _NO_IMAGE
         self._late_error: Exception | None = None
         self._follower: Follower | None = None  # until it turns out that events are announced
         self._closed = threading.Event()
         self.was_set_up = False
+        self.n_passed_over = 0
         self.error: Exception | None = None
         self.is_complete: Callable[[], bool] | None = None
 
@@ -200,21 +205,27 @@ class Sink:
         place = queue[0] if queue else placing.start(event, camera)
         self._pass(place)
         index = self._opening.index(place, camera)
-        metadata = frame_metadata(meta, event)
-        try:
-            stream.write(img, index=index, metadata=metadata)
-        except MetadataError as error:
-            warnings.warn(f"The metadata of a frame at {index} was left out: {error}", RuntimeWarning, stacklevel=4)
-            metadata[NAMESPACE] = {"left_out": str(error)}
-            stream.write(img, index=index, metadata=metadata)
+        if self._resumes and stream.was_there(index):
+            self.n_passed_over += 1
+        else:
+            self._write(stream, img, index, frame_metadata(meta, event))
         if queue:
             queue.popleft()
             if not queue:
                 del self._awaited[key]
 
+    def _write(self, stream: Stream, img: np.ndarray, index: Mapping[str, int | str], metadata: dict[str, Any]) -> None:
+        try:
+            stream.write(img, index=index, metadata=metadata)
+        except MetadataError as error:
+            warnings.warn(f"The metadata of a frame at {index} was left out: {error}", RuntimeWarning, stacklevel=5)
+            metadata[NAMESPACE] = {"left_out": str(error)}
+            stream.write(img, index=index, metadata=metadata)
+
     def _open(self) -> None:
         self._stream, self._placing = self._opening.open()
         self._cameras = self._opening.cameras
+        self._resumes = self._stream.plan.settings.on_exists == "resume"
         if self._summary is not None:
             try:
                 self._stream.set_metadata(NAMESPACE, summary_metadata(self._summary))
@@ -263,8 +274,9 @@ class Sink:
                     self._skip(place, why, camera)
         except Exception as error:
             try:
-                self._stream.close()
+                self._stream.close(ended_early=True)
             except Exception as at_close:
                 raise at_close from error
             raise
-        self._stream.close()
+        is_early = self.error is not None or (self.is_complete is not None and not is_complete)
+        self._stream.close(ended_early=is_early)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ def settings_from(
     width, height  of a frame, in pixels
     pixel_size     in micrometers; None or 0 when it is not known
     settings       further fields of `AcquisitionSettings`, such as codec, levels, on_exists
+    Planes count from the lowest up: of stacks from above, write frames where `plan_sequence` says, do not append them.
+    Warns (RuntimeWarning) when planes are not evenly spaced; the step is the mean then.
     Raises pydantic.ValidationError, a ValueError, as `AcquisitionSettings` does.
     """
     return plan_sequence(sequence, width, height, dtype, pixel_size, path=path, **settings).settings
@@ -86,6 +89,7 @@ def plan_layout(
 ) -> SequencePlan:
     """`plan_sequence`, where the layout is known."""
     loop = dimensions_of(layout)
+    _warn_of_uneven_planes(layout)
     planned = AcquisitionSettings(
         path=path,
         dtype=dtype,
@@ -93,6 +97,17 @@ def plan_layout(
         **{"plate": plate_of(sequence) if "p" in layout.axes else None, **settings},
     )
     return SequencePlan(planned, Places(layout))
+
+
+def _warn_of_uneven_planes(layout: Layout) -> None:
+    uneven = [one for one in layout.fields if one.stack.z is not None and not one.stack.z.is_even]
+    if uneven and (z := uneven[0].stack.z) is not None:
+        warnings.warn(
+            f"The planes of the z plan are not evenly spaced, which the axes of OME-Zarr cannot say: z has the mean "
+            f"step of {z.step:g} um. The frame log and the OME-XML have the true position of each frame.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def frame_dimensions(width: int, height: int, pixel_um: float | None) -> list[Dimension]:
@@ -190,4 +205,5 @@ __all__ = [
     "plan_sequence",
     "settings_from",
     "takes_image",
+    "with_field_of_view",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from useq import MDAEvent
 
@@ -30,7 +30,15 @@ class Places:
         self._has_holes = any(one.stack.is_exact and one.stack.has_holes for one in layout.fields)
         self._next: dict[int, int] = {}
         self.axes = layout.axes
+        orders = [one.stack.z.order if one.stack.z is not None else None for one in layout.fields]
+        self._order = {number: order for number, order in enumerate(orders) if order is not None}
+        self._taken = {number: _inverse(order) for number, order in self._order.items()}
         self._repeating = frozenset(one.key for one in layout.fields if one.stack.n_rounds > 1)
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether planes are taken in another order than from the lowest up, in which they are stored."""
+        return bool(self._order)
 
     def repeats(self, event: MDAEvent) -> bool:
         """Whether several events have the index of this one."""
@@ -44,6 +52,7 @@ class Places:
 
         n_before  how many events with this index came before, for sequences whose events repeat an index: those come
                   to later time points
+        Planes count from the lowest up, however they are taken: that is what coordinates on disk say.
         Raises FrameIndexError when the sequence has no such position.
         """
         index = index_of(event)
@@ -60,7 +69,7 @@ class Places:
         if n_before:
             time = self._fields[number].stack.time
             place["t"] += n_before * (1 if time is None else time.count or 0)
-        return place
+        return _with_z(place, self._order.get(number))
 
     def passed(self, place: Mapping[str, int]) -> Iterator[tuple[Place, str]]:
         """The places of the same field, before this one and not told yet, that no event comes to; and why."""
@@ -88,6 +97,7 @@ class Places:
             place = self._unrank(rank, counts)
             why = stack.why_not(place.get("t", 0), place.get("c", 0), place.get("z", 0)) if stack.is_exact else None
             if why is not None:
+                place = _with_z(place, self._order.get(number))
                 yield ({**place, "p": number} if self._has_fields else place), why
             elif end is None:
                 break
@@ -95,7 +105,9 @@ class Places:
         self._next[number] = max(rank if end is None else end + 1, self._next.get(number, 0))
 
     def _rank(self, place: Mapping[str, int]) -> int:
-        counts = self._fields[place.get("p", 0)].stack.counts
+        number = place.get("p", 0)
+        counts = self._fields[number].stack.counts
+        place = _with_z(place, self._taken.get(number))
         rank = 0
         for axis in self._plain:
             rank = rank * (counts.get(axis, 1) or 1) + place[axis]
@@ -113,3 +125,14 @@ class Places:
         for axis in self._plain:
             n_places *= counts.get(axis, 1) or 1
         return n_places
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=lambda item: order[item]))
+
+
+def _with_z(place: Mapping[str, int], order: Sequence[int] | None) -> Place:
+    """The place with item i of z at `order[i]`."""
+    if order is None or not 0 <= place["z"] < len(order):
+        return dict(place)
+    return {**place, "z": order[place["z"]]}

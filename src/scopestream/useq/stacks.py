@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import isclose
 
 from useq import MDASequence, MultiPhaseTimePlan
 
@@ -16,14 +17,18 @@ ChannelKey = tuple[str, str]
 class Axis:
     """The items along time or z.
 
-    count  None when nobody knows how many there will be
-    step   from one item to the next, in seconds or micrometers: the mean where they differ, None when it is not known
-    first  lowest coordinate, None when it is not known
+    count    None when nobody knows how many there will be
+    step     from one item to the next, in seconds or micrometers: the mean where they differ, None when it is not known
+    first    lowest coordinate, None when it is not known
+    order    of planes: where each item of the sequence is, counted from the lowest; None when they are taken that way
+    is_even  whether all steps are the same
     """
 
     count: int | None
     step: float | None = None
     first: float | None = None
+    order: tuple[int, ...] | None = None
+    is_even: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,15 @@ def axis_of(coordinates: Sequence[float]) -> Axis:
     ordered = sorted(coordinates)
     steps = [after - before for before, after in pairwise(ordered) if after > before]
     step = sum(steps) / len(steps) if steps else None
-    return Axis(len(coordinates), step, ordered[0] if ordered else None)
+    is_even = all(isclose(one, step or one, rel_tol=1e-6) for one in steps)
+    return Axis(len(coordinates), step, ordered[0] if ordered else None, is_even=is_even)
+
+
+def planes_at(coordinates: Sequence[float]) -> Axis:
+    """Planes at these coordinates, in the order in which they are taken."""
+    upwards = sorted(range(len(coordinates)), key=lambda item: coordinates[item])
+    order = tuple(sorted(range(len(upwards)), key=lambda item: upwards[item]))
+    return replace(axis_of(coordinates), order=None if order == tuple(range(len(order))) else order)
 
 
 def times_of(sequence: MDASequence) -> Axis | None:
@@ -110,9 +123,9 @@ def planes_of(sequence: MDASequence) -> Axis | None:
     if sequence.z_plan is None or "z" not in sequence.axis_order:
         return None
     coordinates = list(sequence.z_plan)
-    axis = axis_of(coordinates)
+    axis = planes_at(coordinates)
     if axis.step is None and (step := getattr(sequence.z_plan, "step", None)):
-        return Axis(axis.count, float(step), axis.first)
+        return replace(axis, step=float(step))
     return axis if coordinates else None
 
 
@@ -137,6 +150,7 @@ def stack_of(sequence: MDASequence) -> Stack:
 class _ChannelSeen:
     key: ChannelKey | None
     planes: set[int] = field(default_factory=set)
+    z_at: dict[int, float] = field(default_factory=dict)
     n_events: int = 0
     last_t: int = -1
     top_t: int = 0
@@ -166,7 +180,6 @@ class StackSeen:
 
     def __init__(self) -> None:
         self._channels: dict[int, _ChannelSeen] = {}
-        self._z_at: dict[int, float] = {}
         self._times: tuple[float, float] = (0.0, 0.0)
         self._axes: set[str] = set()
         self.z_lowest: float | None = None
@@ -179,7 +192,7 @@ class StackSeen:
             seen = self._channels[c] = _ChannelSeen(channel)
         seen.add(t, z)
         if z_pos is not None:
-            self._z_at.setdefault(z, z_pos)
+            seen.z_at.setdefault(z, z_pos)
             self.z_lowest = z_pos if self.z_lowest is None else min(self.z_lowest, z_pos)
         if time_s is not None:
             first, last = self._times
@@ -205,12 +218,15 @@ class StackSeen:
             one.is_even and one.n_events == len(one.planes) * -(-n_times // step) * n_rounds
             for one, step in zip(seen, every, strict=True)
         )
-        z = axis_of(list(self._z_at.values())) if self._z_at else Axis(n_planes)
+        # Of the channel with the most planes: each may have an offset of its own.
+        z_at = max((one.z_at for one in seen), key=len)
+        z = planes_at([z_at[item] for item in sorted(z_at)])
+        z = replace(z, count=n_planes, order=z.order if len(z_at) == n_planes else None)
         has_channels = "c" in self._axes
         return Stack(
             time=time,
             channels=tuple(one.key or ("", f"channel {c}") for c, one in enumerate(seen)) if has_channels else (),
-            z=Axis(n_planes, z.step, z.first) if "z" in self._axes else None,
+            z=z if "z" in self._axes else None,
             planes=tuple(None if len(one.planes) == n_planes else frozenset(one.planes) for one in seen),
             every=tuple(every),
             n_rounds=n_rounds,
