@@ -182,7 +182,8 @@ class Stream:
     def events(self) -> Events:
         """Signals to connect callbacks to: a frame was written, the extent grew, statistics, an error, the end.
 
-        The first use starts the thread that calls back.
+        The first use starts the thread that calls back. After `close` nothing is emitted any more, not even `closed`,
+        to those who connect only then.
         """
         if self._process != getpid():
             self._refuse()
