@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import scopestream.live
+import scopestream.ondisk
+import scopestream.stored
 import scopestream_backends.inplace
 from scopestream import (
     AcquisitionSettings,
@@ -472,6 +474,92 @@ class TestWhatIsThere:
         with pytest.raises(NotReadableError, match="cannot be read"):
             view[0]
         np.testing.assert_array_equal(view[4], stamped(4))
+
+
+def aged(root: Path | str) -> None:
+    """As if nobody had written to it for a minute."""
+    for path in Path(root).rglob("c/**/*"):
+        if path.is_file():
+            found = path.stat()
+            os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns - 60 * 10**9))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """First frames of the layers that were read from files, in order."""
+    origins: list[tuple[int, ...]] = []
+    layer = scopestream.stored.StoredArray.layer
+
+    def note(array: scopestream.stored.StoredArray, origin: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        origins.append(origin)
+        return layer(array, origin)
+
+    monkeypatch.setattr(scopestream.stored.StoredArray, "layer", note)
+    return origins
+
+
+DEEP: dict[str, Any] = {"codec": "zstd", "chunks": {"t": 8}, "shards": {"t": 16}}
+
+
+class TestDeepChunks:
+    def test_frame_by_frame_each_is_decoded_once_when_nobody_writes(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]]
+    ) -> None:
+        with acquired(settings(tmp_path, TIME, **DEEP), 40) as (stream, live):
+            pass
+        aged(stream.path)
+        for view in (live, open_view(stream.path)):
+            decoded.clear()
+            for number in range(40):
+                np.testing.assert_array_equal(view[number], stamped(number))
+            assert decoded == [(0,), (8,), (16,), (24,), (32,)]
+
+    def test_what_was_decoded_is_bounded(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scopestream.ondisk, "_MAX_LAYER_BYTES", 8 * Y * X)
+        acquire(settings(tmp_path, TIME, **DEEP), 8)
+        aged(tmp_path)
+        view = open_view(tmp_path / "a.ome.zarr")
+        for number in range(2):
+            np.testing.assert_array_equal(view[number], stamped(number))
+        assert decoded == [(0,), (0,)]
+
+    def test_frames_that_come_later_into_the_same_chunk_are_seen(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]]
+    ) -> None:
+        first = settings(tmp_path, TIME, **DEEP)
+        acquire(first, 3)
+        aged(tmp_path)
+        view = open_view(tmp_path / "a.ome.zarr")
+        np.testing.assert_array_equal(view, stack(3))
+        with open_stream(first.model_copy(update={"on_exists": "resume"})) as stream:
+            for number in range(3, 8):
+                stream.append(stamped(number))
+                stream.flush()
+                np.testing.assert_array_equal(view, stack(number + 1))
+        np.testing.assert_array_equal(view, stack(8))
+
+    def test_nobody_waits_while_another_reads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        acquire(settings(tmp_path, TIME, **DEEP), 16)
+        view = open_view(tmp_path / "a.ome.zarr")
+        is_in, go_on = threading.Event(), threading.Event()
+        layer = scopestream.stored.StoredArray.layer
+
+        def hang(array: scopestream.stored.StoredArray, origin: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+            if origin == (0,):
+                is_in.set()
+                go_on.wait(HANG_S)
+            return layer(array, origin)
+
+        monkeypatch.setattr(scopestream.stored.StoredArray, "layer", hang)
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(view.__getitem__, 1)
+            assert is_in.wait(HANG_S)
+            np.testing.assert_array_equal(view[9], stamped(9))
+            assert not slow.done()
+            go_on.set()
+            np.testing.assert_array_equal(slow.result(), stamped(1))
 
 
 class TestRagged:
