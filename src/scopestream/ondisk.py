@@ -69,14 +69,16 @@ class DiskFrames:
         Raises NotReadableError for what is there and cannot be read.
         """
         with self._lock:
-            kept = self._kept.pop(layer, None)
+            kept = self._kept.get(layer)
         if kept is None or settled_s is None or any(_signature(path) != state for path, state in kept.files):
             kept = self._read(layer)
-        if settled_s is not None and self._may_keep(kept, settled_s):
-            with self._lock:
+        is_worth_it = settled_s is not None and self._may_keep(kept, settled_s)
+        with self._lock:
+            self._kept.pop(layer, None)
+            if is_worth_it:
                 self._kept[layer] = kept
-                while len(self._kept) > _MAX_LAYERS or self._kept_bytes() > _MAX_LAYER_BYTES:
-                    self._kept.popitem(last=False)
+            while len(self._kept) > _MAX_LAYERS or self._kept_bytes() > _MAX_LAYER_BYTES:
+                self._kept.popitem(last=False)
         return kept.pixels
 
     def is_blank(self, image: int, frame: np.ndarray) -> bool:

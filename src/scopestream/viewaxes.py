@@ -67,7 +67,7 @@ class ViewAxes:
 
     def _channels_of(self, positions: np.ndarray, kinds: np.ndarray) -> tuple[Mapping[str, int], str]:
         """Channels that are the same item wherever these positions have that item, and words for whose they are."""
-        lists = [self._names[kind] for kind in np.unique(kinds[positions]).tolist()]
+        lists = [self._names[kind] for kind in np.unique(kinds[positions] if len(positions) else kinds).tolist()]
         if len(positions) == 1:
             return _items(lists[0]), f"position {self._positions[int(positions[0])].name!r} has"
         if len(lists) == 1:

@@ -615,6 +615,9 @@ class TestRagged:
                     with pytest.raises(FrameIndexError, match=r"no item 'DAPI' \(.*differ, so name a single position"):
                         view.sel(c="DAPI")
         assert view.is_there(0, "DAPI", "own")
+        assert view.sel(p=[], c=0).shape == (1, 0, Y, X)
+        with pytest.raises(FrameIndexError, match="name a single position"):
+            view.sel(p=[], c="DAPI")
         assert not view.is_there(0, "GFP", "right")
 
     def test_coords_say_only_what_holds_for_all_positions_and_those_of_one_say_all(self, tmp_path: Path) -> None:
