@@ -113,8 +113,9 @@ class Channel(Model):
 class Position(Model):
     """One stage position, which becomes one image.
 
-    `x`, `y` and `z` are stage coordinates of the first pixel, in the units of the axes of the same name. `row` and
-    `column` name the well of a plate; positions of the same well are its fields, in order.
+    `x`, `y` and `z` are stage coordinates of the first pixel, in the units of the axes of the same name; where such an
+    axis has no unit, or is not there, in the one that the other axes of space have in common. `row` and `column` name
+    the well of a plate; positions of the same well are its fields, in order.
 
     What differs from the dimensions here, by the name of the dimension: `counts` has how many of its items this
     position has (the first ones), `scales` the step from one to the next. `channels` are its channels, in place of

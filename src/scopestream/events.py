@@ -27,8 +27,9 @@ class Events:
 
     What comes faster than the callbacks take it is put together: of `frame_written` the newest 4096 wait and older
     ones are left out (the frame log has all), of `extent_grown` and `stats` only the newest counts. A callback that
-    raises costs a RuntimeWarning, once for each signal, and nothing else; it is called again, and those that were
-    connected after it miss that emission. `thread="main"` of `connect` is for programs with an event loop.
+    raises, be it SystemExit, costs a RuntimeWarning, once for each signal, and nothing else; it is called again, and
+    those that were connected after it miss that emission. `thread="main"` of `connect` is for programs with an
+    event loop.
 
     frame_written  (number, index): the backend has stored that frame, and others can read it, or will in a moment.
                    `index` is its place along every dimension before the frame
@@ -36,7 +37,7 @@ class Events:
                    of the first camera, where they differ
     stats          (Stats): every second, and the final figures
     error          (exception): the first error of a writer thread, which the next call of the stream raises
-    closed         (): everything is on the disk, and no other signal follows
+    closed         (): everything is on the disk, and no other signal follows; never again for those who come after it
     """
 
     frame_written = Signal(int, dict)
@@ -142,7 +143,7 @@ class EventThread:
     def _emit(self, signal: SignalInstance, arguments: Sequence[object]) -> None:
         try:
             signal.emit(*arguments)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a callback would end this thread, and no signal would follow
             if signal.name in self._warned:
                 return
             self._warned.add(signal.name)

@@ -25,6 +25,7 @@ from scopestream.view import View
 # No backend takes longer than this to show a frame that it has logged, and where no checksum tells, this is waited for.
 _PATIENCE_S = 1.5
 _PAUSE_S = 0.01
+_SETTLED_S = 2.0  # coarser than the times of files on any file system
 _MAX_FRESH = 2**16
 
 
@@ -70,7 +71,7 @@ class LoggedFrames:
 
     def frames(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for layer, places in self._disk.layers(enumerate(numbers)):
-            pixels = self._disk.read(layer)
+            pixels = self._disk.read(layer, settled_s=_SETTLED_S)
             while any(self._may_come(layer[0], number, pixels[local]) for _, number, local in places):
                 sleep(_PAUSE_S)
                 pixels = self._disk.read(layer)

@@ -1,8 +1,8 @@
 """The frames of a stream that runs: from memory as long as they are there, then from the disk.
 
-Nothing here waits for the camera, or lets it wait. Which frames there are, and where, is looked up without any lock
-in what the stream keeps anyhow. Memory is copied first, and then it is asked whether the frame still was there: who
-takes memory back says so before anybody writes to it.
+Nothing here waits for the camera, or lets it wait for anything but the interpreter. Which frames there are, and where,
+is looked up without any lock in what the stream keeps anyhow. Memory is copied first, and then it is asked whether the
+frame still was there: who takes memory back says so before anybody writes to it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class LiveFrames:
                 yield which, frame
         if on_disk and (self._live_read or self._writer is None):
             for layer, places in self._disk.layers(on_disk):
-                pixels = self._disk.read(layer)
+                # What is closed does not change any more. Before that, memory is the stream's.
+                pixels = self._disk.read(layer, settled_s=0.0 if self._writer is None else None)
                 if self._writer is not None and self._may_lack(layer[0], pixels, places):
                     self._publish()
                     pixels = self._disk.read(layer)

@@ -111,10 +111,13 @@ def _fields(metadata: Mapping[str, Any]) -> Fields:
 
 
 def _stage_units(plan: LayoutPlan) -> dict[str, str]:
-    """Units of the stage's x, y and z, in quotes: those of the axes that they move along."""
+    """Units of the stage's x, y and z, in quotes: those of the axes that they move along.
+
+    Where such an axis has none, or is not there, the unit of all other dimensions of space, if they have one in common.
+    """
+    space = [one for one in plan.settings.dimensions if one.type == "space" and one.unit in _UNITS]
+    in_common = {one.unit for one in space}
+    units = dict.fromkeys(("x", "y", "z"), in_common.pop() if len(in_common) == 1 else None)
     roles = plan.settings.stage_axes
-    return {
-        f"position_{roles[axis.name]}": quoteattr(_UNITS[axis.unit])
-        for axis in plan.settings.axes
-        if axis.name in roles and axis.unit in _UNITS
-    }
+    units |= {roles[one.name]: one.unit for one in space if one.name in roles}
+    return {f"position_{role}": quoteattr(_UNITS[unit]) for role, unit in units.items() if unit is not None}

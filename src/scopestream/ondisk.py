@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from threading import Lock
-from time import sleep
+from time import sleep, time_ns
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,20 +18,34 @@ from scopestream.route import Route
 from scopestream.stored import Index, StoredArray
 
 _KEPT_ARRAYS, _INDEX_CACHE_BYTES = 64, 2**20  # open at once, and indexes of shards for each of them
+# Layers several frames deep, so that going through them frame by frame does not decode each of them for every frame.
+_MAX_LAYERS, _MAX_LAYER_BYTES = 2, 2**28
 # A file may be looked at just while its index moves, or while another takes its place.
 _ATTEMPTS, _FIRST_PAUSE_S = 8, 0.001
 Signature = tuple[int, int, int]  # inode, size and time of a file
 Layer = tuple[int, Index]  # image, and first frame of the chunks that hold a frame
 
 
+class _Kept(NamedTuple):
+    """A layer that was decoded.
+
+    files  that it is in, and what tells which state of each was read; None where nothing does
+    """
+
+    pixels: np.ndarray
+    files: Sequence[tuple[Path, Signature | None]]
+
+
 class DiskFrames:
-    """Reads frames at full resolution. Safe from several threads, which take turns."""
+    """Reads frames at full resolution. Safe from several threads, none of which waits while another reads."""
 
     def __init__(self, plan: LayoutPlan, route: Route) -> None:
         self._plan = plan
         self._locate = route.locate
         self._lock = Lock()
+        # Each is read by one thread at a time, which takes it out meanwhile.
         self._arrays: OrderedDict[int, _GrowingArray] = OrderedDict()
+        self._kept: OrderedDict[Layer, _Kept] = OrderedDict()
 
     def layers(self, numbers: Iterable[tuple[int, int]]) -> Iterator[tuple[Layer, list[tuple[int, int, Index]]]]:
         """Frames that lie in the same chunks: (layer, [(which, number, place in the layer)]).
@@ -45,14 +61,25 @@ class DiskFrames:
             found.setdefault((image, origin), []).append((which, number, local))
         yield from found.items()
 
-    def read(self, layer: Layer) -> np.ndarray:
-        """All frames of the same chunks, (*depth, Y, X); those that are not there are zeros.
+    def read(self, layer: Layer, settled_s: float | None = None) -> np.ndarray:
+        """All frames of the same chunks, (*depth, Y, X), to be left alone; those that are not there are zeros.
 
+        settled_s  how long its files must not have changed for it to be kept, so that the next read of it costs
+                   nothing until they do; None neither keeps it nor takes what was kept
         Raises NotReadableError for what is there and cannot be read.
         """
-        image, origin = layer
         with self._lock:
-            return self._array(image).read(origin)
+            kept = self._kept.get(layer)
+        if kept is None or settled_s is None or any(_signature(path) != state for path, state in kept.files):
+            kept = self._read(layer)
+        is_worth_it = settled_s is not None and self._may_keep(kept, settled_s)
+        with self._lock:
+            self._kept.pop(layer, None)
+            if is_worth_it:
+                self._kept[layer] = kept
+            while len(self._kept) > _MAX_LAYERS or self._kept_bytes() > _MAX_LAYER_BYTES:
+                self._kept.popitem(last=False)
+        return kept.pixels
 
     def is_blank(self, image: int, frame: np.ndarray) -> bool:
         """Whether any tile of a frame is all zeros: as if its chunk was not there, or not yet."""
@@ -65,12 +92,28 @@ class DiskFrames:
         # Some of the pixels tell it of nearly every tile.
         return any(not tile[::16, ::16].any() and not tile.any() for tile in tiles)
 
-    def _array(self, image: int) -> _GrowingArray:
-        array = self._arrays.pop(image, None) or self._new_array(image)
-        self._arrays[image] = array
-        if len(self._arrays) > _KEPT_ARRAYS:
-            self._arrays.popitem(last=False)
-        return array
+    def _read(self, layer: Layer) -> _Kept:
+        image, origin = layer
+        with self._lock:
+            array = self._arrays.pop(image, None)
+        array = array or self._new_array(image)
+        try:
+            return array.read(origin)
+        finally:
+            with self._lock:
+                self._arrays[image] = array
+                if len(self._arrays) > _KEPT_ARRAYS:
+                    self._arrays.popitem(last=False)
+
+    def _kept_bytes(self) -> int:
+        return sum(one.pixels.nbytes for one in self._kept.values())
+
+    def _may_keep(self, layer: _Kept, settled_s: float) -> bool:
+        """Whether it is worth it, and files that change from now on will look different."""
+        if prod(layer.pixels.shape[:-2]) == 1:
+            return False
+        latest_ns = time_ns() - int(settled_s * 1e9)
+        return all(state is not None and state[2] <= latest_ns for _, state in layer.files)
 
     def _new_array(self, image: int) -> _GrowingArray:
         plan = self._plan.arrays[self._plan.images[image].arrays[0]]
@@ -90,7 +133,7 @@ class _GrowingArray:
         self._problems = problems
         self._seen: OrderedDict[Path, Signature | None] = OrderedDict()
 
-    def read(self, origin: Index) -> np.ndarray:
+    def read(self, origin: Index) -> _Kept:
         stored = self._stored
         file, _, _ = stored.geometry.locate(origin)
         paths = [stored.path((*file, *at)) for at, _ in stored.geometry.tiles]
@@ -102,7 +145,10 @@ class _GrowingArray:
             after = [_signature(path) for path in paths]
             # A file of another number took its place: what was read may be of both.
             if is_sound and [one and one[0] for one in before] == [one and one[0] for one in after]:
-                return pixels
+                # Of a file that changed meanwhile nobody knows which state was read.
+                steady = [now if now == was else None for was, now in zip(before, after, strict=True)]
+                files = list(zip(paths, steady, strict=True))
+                return _Kept(pixels, files)
             for path in paths:
                 stored.forget(path)
             if attempt < _ATTEMPTS - 1:

@@ -15,23 +15,21 @@ Pick = int | np.ndarray  # one item, and the axis goes; or (n,) int64, and it st
 _NAMES_IN_TEXT = 20  # more of them nobody reads
 
 
-class Axis(NamedTuple):
-    """One axis of a view.
+class ViewAxis(NamedTuple):
+    """One axis of a view, as an index sees it.
 
     items  its named items
+    whose  words for whose they are, in messages
     """
 
     name: str
     length: int
     items: Mapping[str, int]
+    whose: str = "it has"
 
 
-def picks(key: object, axes: Sequence[Axis]) -> list[Pick]:
-    """What `key` picks along each axis; those that it does not name are picked whole.
-
-    Each axis goes by itself: two lists pick a rectangle, as in xarray, and not a diagonal, as in NumPy.
-    Raises FrameIndexError.
-    """
+def keys_in_order(key: object, axes: Sequence[ViewAxis]) -> list[object]:
+    """The parts of `key`, one for each axis; those that it does not name are picked whole. Raises FrameIndexError."""
     keys = list(key) if isinstance(key, tuple) else [key]
     n_ellipses = sum(one is Ellipsis for one in keys)
     if n_ellipses > 1:
@@ -44,18 +42,22 @@ def picks(key: object, axes: Sequence[Axis]) -> list[Pick]:
         keys.append(Ellipsis)
     at = next(i for i, one in enumerate(keys) if one is Ellipsis)
     keys[at : at + 1] = [slice(None)] * (len(axes) - len(keys) + 1)
-    return [_pick(axis, one) for axis, one in zip(axes, keys, strict=True)]
+    return keys
 
 
-def picks_by_name(named: Mapping[str, object], axes: Sequence[Axis]) -> list[Pick]:
+def keys_by_name(named: Mapping[str, object], axes: Sequence[ViewAxis]) -> list[object]:
     """The same of an index for each axis by name; those that are left out are picked whole."""
     known = [axis.name for axis in axes]
     if unknown := [name for name in named if name not in known]:
         raise FrameIndexError(f"There is no axis {', '.join(map(repr, unknown))}; there are {', '.join(known)}.")
-    return [_pick(axis, named.get(axis.name, slice(None))) for axis in axes]
+    return [named.get(axis.name, slice(None)) for axis in axes]
 
 
-def _pick(axis: Axis, key: object) -> Pick:
+def pick(axis: ViewAxis, key: object) -> Pick:
+    """What `key` picks along one axis. Raises FrameIndexError.
+
+    Each axis goes by itself: two lists pick a rectangle, as in xarray, and not a diagonal, as in NumPy.
+    """
     if isinstance(key, slice):
         try:
             return np.arange(*key.indices(axis.length), dtype=np.int64)
@@ -72,12 +74,12 @@ def _pick(axis: Axis, key: object) -> Pick:
     return np.array([_item(axis, one) for one in key], np.int64)
 
 
-def _item(axis: Axis, key: object) -> int:
+def _item(axis: ViewAxis, key: object) -> int:
     if isinstance(key, str):
         if key not in axis.items:
             names = [*axis.items][:_NAMES_IN_TEXT]
             has = ", ".join([*names, "..."] if len(axis.items) > len(names) else names) or "no names"
-            raise FrameIndexError(f"Axis {axis.name!r} has no item {key!r} (it has {has}).")
+            raise FrameIndexError(f"Axis {axis.name!r} has no item {key!r} ({axis.whose} {has}).")
         return axis.items[key]
     if isinstance(key, (bool, np.bool_, EllipsisType)) or not hasattr(key, "__index__"):
         raise FrameIndexError(f"Axis {axis.name!r} takes whole numbers, names, slices and lists, not {key!r}.")

@@ -182,7 +182,8 @@ class Stream:
     def events(self) -> Events:
         """Signals to connect callbacks to: a frame was written, the extent grew, statistics, an error, the end.
 
-        The first use starts the thread that calls back.
+        The first use starts the thread that calls back. After `close` nothing is emitted any more, not even `closed`,
+        to those who connect only then.
         """
         if self._process != getpid():
             self._refuse()
@@ -225,8 +226,9 @@ class Stream:
         """All frames as one array in acquisition order, while they come and after `close`.
 
         camera  whose frames, by name; without it those of all cameras, which must not differ in shape or dtype then
-        It reads what is still in memory, then the disk, and neither waits for the camera nor holds it up. It may be
-        used from any thread, for as long as anybody likes: it does not keep the stream open.
+        It reads what is still in memory, then the disk, without a lock that the camera waits for; but it takes its
+        share of the interpreter, which a loop of reads without a pause makes `append` feel. It may be used from any
+        thread, for as long as anybody likes: it does not keep the stream open.
         """
         if self._process != getpid():
             self._refuse()
@@ -249,7 +251,7 @@ class Stream:
         frame     (Y, X) of the planned dtype, in any memory layout or byte order; it is copied before this returns
         camera    which one it comes from, by name, where there are cameras: each has a next frame of its own
         metadata  anything that JSON can hold, for the frame log; delta_t, exposure_time (seconds), position_x,
-                  position_y and position_z (units of the axes) also become planes of the OME-XML
+                  position_y and position_z (units as of `Position`) also become planes of the OME-XML
         copy      False hands the memory over: the stream keeps it until the frame is stored, and nobody may write to
                   it any more, unless `flush` or `close` returned since. Frames that are not C-contiguous and native,
                   and backends that collect blocks of several frames, copy all the same

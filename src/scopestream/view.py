@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, SupportsIndex
@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike
 from scopestream.errors import FrameIndexError
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
-from scopestream.selection import Axis, Pick, picks, picks_by_name
+from scopestream.selection import Pick, keys_by_name, keys_in_order
+from scopestream.viewaxes import Coords, ViewAxes
 
 
 class Frames(Protocol):
@@ -65,24 +66,20 @@ class View:
         self._camera = _camera_number(plan, camera)
         kind = 0 if self._camera is None or len(plan.finest) == 1 else self._camera
         array = plan.finest[kind]
-        image = next(image for image in plan.images if image.view == kind)
-        loop = plan.loop if self._camera is None else plan.loop[:-1]
-        self._dimensions = [*loop, *image.dimensions[-2:]]
+        self._axes = ViewAxes(plan, self._camera)
+        loop = self._axes.loop
         self._counts = [*[dimension.count for dimension in loop], *array.frame_shape]
         self._route = route
         self._frames = frames
         self._dtype = array.dtype
         self._steps = [route.step(dimension.name)[0] for dimension in loop]
-        self._items: list[Mapping[str, int]] = [
-            {name: item for item, name in enumerate(dimension.item_names)} for dimension in self._dimensions
-        ]
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes: the dimensions of the acquisition, slowest first, the frame last."""
-        return tuple(dimension.name for dimension in self._dimensions)
+        return tuple(dimension.name for dimension in self._axes.dimensions)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,7 +92,7 @@ class View:
 
     @property
     def ndim(self) -> int:
-        return len(self._dimensions)
+        return len(self._counts)
 
     @property
     def size(self) -> int:
@@ -110,13 +107,20 @@ class View:
         return self.size * self._dtype.itemsize
 
     @property
-    def coords(self) -> Mapping[str, Sequence[str] | np.ndarray]:
-        """For each axis the names of its items, where they have some, or else their coordinates in its unit."""
-        coords: dict[str, Sequence[str] | np.ndarray] = {}
-        for dimension, length in zip(self._dimensions, self.shape, strict=True):
-            names = dimension.item_names
-            coords[dimension.name] = names or dimension.origin + dimension.scale * np.arange(length)
-        return MappingProxyType(coords)
+    def coords(self) -> Coords:
+        """For each axis the names of its items, where they have some, or else their coordinates in its unit.
+
+        Of what positions differ in, only what holds for all of them: plain numbers 0, 1, ... in place of names and
+        steps, and coordinates from 0 where they begin at different places. `coords_at` has those of one position.
+        """
+        return MappingProxyType(self._axes.coords(self.shape))
+
+    def coords_at(self, position: int | str) -> Coords:
+        """`coords` of one position, by number or name: its own channels, steps, counts and place on the stage.
+
+        Raises FrameIndexError where there is no such position.
+        """
+        return MappingProxyType(self._axes.coords_at(position, self.shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -130,14 +134,18 @@ class View:
     def __getitem__(self, key: Any) -> np.ndarray:
         """What `key` names: whole numbers, names of items, slices, lists and masks, one for each axis, and "...".
 
-        Lists and masks pick along their own axis only. The result is new memory, of which a scalar is (), too.
+        Lists and masks pick along their own axis only. Names of channels are those of the positions that the key
+        picks; where these differ in them, only numbers and names that mean the same at each of them are taken.
+        The result is new memory, of which a scalar is (), too.
         Raises FrameIndexError for what is not there, and NotReadableError for frames that came and cannot be read.
         """
-        return self._read(picks(key, self._axes()))
+        axes = self._axes.axes(self.shape)
+        return self._read(self._axes.picks(keys_in_order(key, axes), axes))
 
     def sel(self, **named: Any) -> np.ndarray:
         """The same with an index for each axis by name: `view.sel(c="GFP", t=-1)`."""
-        return self._read(picks_by_name(named, self._axes()))
+        axes = self._axes.axes(self.shape)
+        return self._read(self._axes.picks(keys_by_name(named, axes), axes))
 
     def latest(self) -> Latest | None:
         """The newest frame that came; None when none came, or it could not be stored."""
@@ -156,8 +164,8 @@ class View:
         False for frames that did not come yet, were skipped or dropped, or could not be stored; and, until it is
         closed, for those that only a backend without `live_read` has.
         """
-        before = picks(key, self._axes()[:-2])
-        numbers = self._numbers(before)
+        axes = self._axes.axes(self.shape)[:-2]
+        numbers = self._numbers(self._axes.picks(keys_in_order(key, axes), axes))
         there = self._frames.are_there(numbers.reshape(-1)).reshape(numbers.shape)
         return there if there.ndim else bool(there)
 
@@ -168,9 +176,6 @@ class View:
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _axes(self) -> list[Axis]:
-        return [Axis(*axis) for axis in zip(self.dims, self.shape, self._items, strict=True)]
 
     def _is_there(self, number: int) -> bool:
         return bool(self._frames.are_there(np.array([number], np.int64))[0])

@@ -72,6 +72,14 @@ def test_ome_xml_has_times_exposures_and_positions(core: CMMCorePlus, tmp_path: 
     assert all(plane.delta_t is not None and plane.exposure_time == 0.001 for plane in planes.values())
 
 
+def test_ome_xml_has_positions_in_micrometers_also_without_planes(core: CMMCorePlus, tmp_path: Path) -> None:
+    sink, _ = acquire(core, sequence(stage_positions=POSITIONS), tmp_path / "cells.ome.zarr")
+    ome = from_xml((Path(sink.path) / "OME" / "METADATA.ome.xml").read_text())
+    for plane in (plane for image in ome.images for plane in image.pixels.planes):
+        assert plane.position_z is not None
+        assert {plane.position_x_unit.value, plane.position_y_unit.value, plane.position_z_unit.value} == {"µm"}
+
+
 def test_triggered_frames_say_so_and_are_where_the_stage_was_sent(core: CMMCorePlus, tmp_path: Path) -> None:
     core.setProperty("Z", "UseSequences", "Yes")
     try:

@@ -198,6 +198,21 @@ class TestCallbacks:
         assert diary.entries[-1] == ("closed", None)
         assert stream.stats.frames_written == 5
 
+    @pytest.mark.parametrize("way_out", [SystemExit, KeyboardInterrupt])
+    def test_one_that_ends_the_program_ends_no_thread(self, tmp_path: Path, way_out: type[BaseException]) -> None:
+        def leave(number: int, index: dict[str, int]) -> None:
+            raise way_out("the window is gone")
+
+        stream = open_stream(settings(tmp_path))
+        diary = Diary(stream)
+        stream.events.frame_written.connect(leave)
+        stream.extend(np.repeat(FRAME[None], 5, axis=0))
+        with pytest.warns(RuntimeWarning, match=r"(?s)frame_written failed.*the window is gone"):
+            stream.close()
+        assert len(diary.of("frame_written")) == 5
+        assert diary.entries[-1] == ("closed", None)
+        assert not event_threads()
+
     def test_one_may_use_the_stream_and_even_close_it(self, tmp_path: Path) -> None:
         stream = open_stream(settings(tmp_path))
         closed = threading.Event()

@@ -30,6 +30,7 @@ FRAME = np.ones((Y, X), np.uint16)
 SIZE = [Dimension(name="y", count=Y, scale=0.5, unit="um"), Dimension(name="x", count=X, scale=0.5, unit="um")]
 TIME = Dimension(name="t", count=2, scale=0.5, unit="s")
 CHANNELS = Dimension(name="c", coords=[Channel(name="DAPI"), Channel(name="GFP")])
+STAGE_FIELDS = ("position_x", "position_y", "position_z")
 STAGE = Dimension(name="p", coords=[Position(name="left", x=10.0, y=20.0), Position(name="right", x=260.0, y=20.0)])
 
 
@@ -170,6 +171,28 @@ class TestPlanes:
             assert [plane.position_x for plane in planes] == [10.0, 10.0, 260.0, 260.0]
             left, right = [[plane.delta_t or 0 for plane in image.pixels.planes] for image in found]
             assert left[0] == 0 <= right[0] <= left[1] <= right[1]
+
+    @pytest.mark.parametrize(
+        ("units", "expected"),
+        [
+            ({"y": "um", "x": "um"}, ("µm", "µm", "µm")),  # z is no axis
+            ({"z": "um", "y": None, "x": None}, ("µm", "µm", "µm")),  # the size of a pixel is not known
+            ({"z": None, "y": "mm", "x": "mm"}, ("mm", "mm", "mm")),
+            ({"z": "um", "y": "nm", "x": "nm"}, ("nm", "nm", "µm")),
+            ({"y": "nm", "x": "um"}, ("µm", "nm", "reference frame")),  # nobody knows which of them z is in
+            ({"y": None, "x": None}, ("reference frame",) * 3),
+        ],
+    )
+    def test_places_are_in_the_unit_of_their_axis_or_else_of_all_others(
+        self, tmp_path: Path, units: dict[str, str | None], expected: tuple[str, ...]
+    ) -> None:
+        axes = [Dimension(name=name, type="space", count=8, unit=unit) for name, unit in units.items()]
+        with open_stream(settings(tmp_path, dimensions=axes)) as stream:
+            stream.append(np.ones((8, 8), np.uint16), metadata=dict.fromkeys(STAGE_FIELDS, 5.0))
+        (image,) = images(stream.path)
+        plane = image.pixels.planes[0]
+        found = (plane.position_x_unit, plane.position_y_unit, plane.position_z_unit)
+        assert tuple(unit.value for unit in found) == expected
 
     def test_frames_that_did_not_come_have_none(self, tmp_path: Path) -> None:
         with open_stream(settings(tmp_path)) as stream:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import scopestream.live
+import scopestream.ondisk
+import scopestream.stored
 import scopestream_backends.inplace
 from scopestream import (
     AcquisitionSettings,
@@ -474,6 +476,92 @@ class TestWhatIsThere:
         np.testing.assert_array_equal(view[4], stamped(4))
 
 
+def aged(root: Path | str) -> None:
+    """As if nobody had written to it for a minute."""
+    for path in Path(root).rglob("c/**/*"):
+        if path.is_file():
+            found = path.stat()
+            os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns - 60 * 10**9))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """First frames of the layers that were read from files, in order."""
+    origins: list[tuple[int, ...]] = []
+    layer = scopestream.stored.StoredArray.layer
+
+    def note(array: scopestream.stored.StoredArray, origin: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        origins.append(origin)
+        return layer(array, origin)
+
+    monkeypatch.setattr(scopestream.stored.StoredArray, "layer", note)
+    return origins
+
+
+DEEP: dict[str, Any] = {"codec": "zstd", "chunks": {"t": 8}, "shards": {"t": 16}}
+
+
+class TestDeepChunks:
+    def test_frame_by_frame_each_is_decoded_once_when_nobody_writes(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]]
+    ) -> None:
+        with acquired(settings(tmp_path, TIME, **DEEP), 40) as (stream, live):
+            pass
+        aged(stream.path)
+        for view in (live, open_view(stream.path)):
+            decoded.clear()
+            for number in range(40):
+                np.testing.assert_array_equal(view[number], stamped(number))
+            assert decoded == [(0,), (8,), (16,), (24,), (32,)]
+
+    def test_what_was_decoded_is_bounded(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scopestream.ondisk, "_MAX_LAYER_BYTES", 8 * Y * X)
+        acquire(settings(tmp_path, TIME, **DEEP), 8)
+        aged(tmp_path)
+        view = open_view(tmp_path / "a.ome.zarr")
+        for number in range(2):
+            np.testing.assert_array_equal(view[number], stamped(number))
+        assert decoded == [(0,), (0,)]
+
+    def test_frames_that_come_later_into_the_same_chunk_are_seen(
+        self, tmp_path: Path, decoded: list[tuple[int, ...]]
+    ) -> None:
+        first = settings(tmp_path, TIME, **DEEP)
+        acquire(first, 3)
+        aged(tmp_path)
+        view = open_view(tmp_path / "a.ome.zarr")
+        np.testing.assert_array_equal(view, stack(3))
+        with open_stream(first.model_copy(update={"on_exists": "resume"})) as stream:
+            for number in range(3, 8):
+                stream.append(stamped(number))
+                stream.flush()
+                np.testing.assert_array_equal(view, stack(number + 1))
+        np.testing.assert_array_equal(view, stack(8))
+
+    def test_nobody_waits_while_another_reads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        acquire(settings(tmp_path, TIME, **DEEP), 16)
+        view = open_view(tmp_path / "a.ome.zarr")
+        is_in, go_on = threading.Event(), threading.Event()
+        layer = scopestream.stored.StoredArray.layer
+
+        def hang(array: scopestream.stored.StoredArray, origin: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+            if origin == (0,):
+                is_in.set()
+                go_on.wait(HANG_S)
+            return layer(array, origin)
+
+        monkeypatch.setattr(scopestream.stored.StoredArray, "layer", hang)
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(view.__getitem__, 1)
+            assert is_in.wait(HANG_S)
+            np.testing.assert_array_equal(view[9], stamped(9))
+            assert not slow.done()
+            go_on.set()
+            np.testing.assert_array_equal(slow.result(), stamped(1))
+
+
 class TestRagged:
     @pytest.mark.parametrize("backend", LIVE)
     def test_a_view_is_as_large_as_the_largest_position_and_zeros_elsewhere(self, tmp_path: Path, backend: str) -> None:
@@ -496,6 +584,79 @@ class TestRagged:
         for closed in (view, open_view(stream.path)):
             np.testing.assert_array_equal(closed, expected)
             np.testing.assert_array_equal(closed.is_there(), there)
+
+    def test_a_name_means_the_channel_that_the_position_has_by_that_name(self, tmp_path: Path) -> None:
+        own = Position(name="own", channels=[Channel(name="Cy5"), Channel(name="DAPI")])
+        less = Position(name="less", channels=[Channel(name="DAPI")])
+        stage = Dimension(name="p", coords=[Position(name="left"), own, less, Position(name="right")])
+        # The channels may come before the positions.
+        for number, loop in enumerate(((TIME, stage, CHANNELS), (TIME, CHANNELS, stage))):
+            layout = settings(tmp_path, *loop, path=tmp_path / f"{number}.ome.zarr")
+            with open_stream(layout) as stream:
+                live = stream.view()
+                for p, names in (("left", ("DAPI", "GFP")), ("own", ("Cy5", "DAPI")), ("less", ("DAPI",))):
+                    for name in names:
+                        pixel = 10 * ("left", "own", "less").index(p) + ("DAPI", "GFP", "Cy5").index(name) + 1
+                        stream.write(np.full((Y, X), pixel, DTYPE), index={"t": 0, "p": p, "c": name})
+                stream.flush()
+                for view in (live, open_view(stream.path)):
+                    seen = [
+                        int(view.sel(t=0, p=p, c=name)[0, 0])
+                        for p, name in (("left", "DAPI"), ("left", "GFP"), ("own", "Cy5"), (1, "DAPI"), (-2, "DAPI"))
+                    ]
+                    assert seen == [1, 2, 13, 11, 21]
+                    assert view.sel(t=0, p=["own"], c=["DAPI", "Cy5"])[..., 0, 0].reshape(-1).tolist() == [11, 13]
+                    # Where it is the same item of each it is known of several, and zeros where one has no such item.
+                    assert view.sel(t=0, p=["less", "left"], c="DAPI")[..., 0, 0].tolist() == [21, 1]
+                    assert view.sel(t=0, p=["less", "left"], c="GFP")[..., 0, 0].tolist() == [0, 2]
+                    assert view.sel(t=0, c=0)[:3, 0, 0].tolist() == [1, 13, 21]
+                    with pytest.raises(FrameIndexError, match=r"no item 'GFP' \(position 'own' has Cy5, DAPI\)"):
+                        view.sel(p="own", c="GFP")
+                    with pytest.raises(FrameIndexError, match=r"no item 'DAPI' \(.*differ, so name a single position"):
+                        view.sel(c="DAPI")
+        assert view.is_there(0, "DAPI", "own")
+        assert view.sel(p=[], c=0).shape == (1, 0, Y, X)
+        with pytest.raises(FrameIndexError, match="name a single position"):
+            view.sel(p=[], c="DAPI")
+        assert not view.is_there(0, "GFP", "right")
+
+    def test_coords_say_only_what_holds_for_all_positions_and_those_of_one_say_all(self, tmp_path: Path) -> None:
+        own = Position(name="own", channels=["Cy5"], scales={"z": 0.5}, counts={"z": 2}, x=250.0, z=7.0)
+        stage = Dimension(name="p", coords=[Position(name="left", x=100.0), own])
+        depth = DEPTH.model_copy(update={"origin": -2.0})
+        with open_stream(settings(tmp_path, TIME, stage, CHANNELS, depth)) as stream:
+            stream.write(stamped(0), index={"t": 0, "p": 0, "c": 0, "z": 0})
+            live = stream.view()
+        for view in (live, open_view(stream.path)):
+            coords, left, right = view.coords, view.coords_at(0), view.coords_at("own")
+            assert coords["p"] == left["p"] == right["p"] == ("left", "own")
+            np.testing.assert_array_equal(coords["c"], [0, 1])
+            assert (left["c"], right["c"]) == (("DAPI", "GFP"), ("Cy5",))
+            np.testing.assert_array_equal(coords["z"], [0, 1, 2])
+            np.testing.assert_array_equal(left["z"], [-2.0, 0.0, 2.0])
+            np.testing.assert_array_equal(right["z"], [7.0, 7.5])
+            np.testing.assert_array_equal(coords["x"], 0.5 * np.arange(X))
+            np.testing.assert_array_equal(right["x"], 250 + 0.5 * np.arange(X))
+            for same in (coords, left, right):
+                np.testing.assert_array_equal(same["t"], [1.0])
+                np.testing.assert_array_equal(same["y"], 0.5 * np.arange(Y))
+            for wrong, problem in ((2, "no item 2"), ("up", "no item 'up'"), ([0], "takes one position")):
+                with pytest.raises(FrameIndexError, match=problem):
+                    view.coords_at(wrong)  # type: ignore[arg-type]
+
+    def test_positions_that_agree_have_coords_in_common(self, tmp_path: Path) -> None:
+        channels = [Channel(name="Cy5"), Channel(name="DAPI")]
+        places = [Position(name=name, channels=channels, scales={"z": 0.5}, z=7.0) for name in ("left", "right")]
+        with open_stream(settings(tmp_path, TIME, Dimension(name="p", coords=places), CHANNELS, DEPTH)) as stream:
+            view = stream.view()
+            stream.append(stamped(0))
+            assert view.coords["c"] == ("Cy5", "DAPI")
+            np.testing.assert_array_equal(view.coords["z"], [7.0, 7.5, 8.0])
+            np.testing.assert_array_equal(view[0, :, "Cy5", 0], [stamped(0), np.zeros((Y, X))])
+
+    def test_without_positions_none_has_coords_of_its_own(self, tmp_path: Path) -> None:
+        with open_stream(settings(tmp_path, TIME)) as stream, pytest.raises(FrameIndexError, match="no positions"):
+            stream.view().coords_at(0)
 
     def test_merged_dimensions_are_apart_in_a_view(self, tmp_path: Path) -> None:
         phase = Dimension(name="phase", coords=["0", "120", "240"])
@@ -552,6 +713,13 @@ class TestCameras:
                 stream.view()
             with pytest.raises(FrameIndexError, match="There is no camera 'top'; there are 'left', 'right'"):
                 stream.view(camera="top")
+
+    def test_coords_of_cameras_with_pixels_of_different_sizes_are_numbers(self, tmp_path: Path) -> None:
+        cameras = [{"name": "left"}, {"name": "right", "scale": (2.0, 2.0)}]
+        with open_stream(settings(tmp_path, TIME, cameras=cameras)) as stream:
+            np.testing.assert_array_equal(stream.view().coords["x"], np.arange(X))
+            np.testing.assert_array_equal(stream.view(camera="right").coords["x"], 2.0 * np.arange(X))
+            np.testing.assert_array_equal(stream.view(camera="left").coords["x"], 0.5 * np.arange(X))
 
     def test_without_cameras_none_can_be_named(self, tmp_path: Path) -> None:
         with open_stream(settings(tmp_path, TIME)) as stream, pytest.raises(FrameIndexError, match="no cameras"):
