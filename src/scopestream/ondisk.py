@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scopestream.errors import NotReadableError
+from scopestream.document import read_document
+from scopestream.errors import DatasetError, NotReadableError
 from scopestream.plan import LayoutPlan
 from scopestream.route import Route
 from scopestream.stored import Index, StoredArray
@@ -119,6 +121,8 @@ class DiskFrames:
         plan = self._plan.arrays[self._plan.images[image].arrays[0]]
         problems: list[str] = []
         folder = self._plan.root / plan.path
+        if plan.shards is None and _has_index(folder):
+            plan = replace(plan, shards=plan.chunks)
         return _GrowingArray(StoredArray(folder, plan, problems.append, _INDEX_CACHE_BYTES), problems)
 
 
@@ -170,6 +174,17 @@ class _GrowingArray:
             forgotten, _ = self._seen.popitem(last=False)
             self._stored.forget(forgotten)
         return signature
+
+
+def _has_index(folder: Path) -> bool:
+    """Whether chunks are shards of one chunk although the plan has no shards, as some libraries write nothing else."""
+    try:
+        codecs = read_document(folder).get("codecs")
+    except DatasetError:
+        return False
+    return isinstance(codecs, list) and any(
+        isinstance(codec, dict) and codec.get("name") == "sharding_indexed" for codec in codecs
+    )
 
 
 def _signature(path: Path) -> Signature | None:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from useq import MDASequence
@@ -47,6 +48,7 @@ plans = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:The planes of the z plan are not evenly spaced:RuntimeWarning")
 @example({"time_plan": {"interval": 0, "loops": 2}, "channels": [{"config": "DAPI", "acquire_every": 2}],
           "stage_positions": [{"x": 5, "y": 6, "z": 7, "sequence": {}}]})  # fmt: skip
 @given(plans)

@@ -758,6 +758,13 @@ class TestOfAnotherProcess:
                 latest = view.latest()
             np.testing.assert_array_equal(latest.image, stamped(199))
 
+    def test_chunks_that_a_library_makes_shards_of_are_read_as_such(self, tmp_path: Path) -> None:
+        with open_stream(settings(tmp_path, TIME, shards=None, backend="acquire-zarr")) as stream:
+            view = stream.view()
+            for number in range(3):
+                stream.append(stamped(number))
+        np.testing.assert_array_equal(view[:3], stack(3)[:3])
+
     def test_a_dataset_that_took_its_place_is_not_mixed_with_it(self, tmp_path: Path) -> None:
         path = acquire(settings(tmp_path, TIME), 2).root
         view = open_view(path)
