@@ -8,8 +8,6 @@ import pytest
 from pymmcore_plus import CMMCorePlus, find_micromanager
 from pymmcore_plus.mda import MDAEngine
 
-import scopestream.registry
-from scopestream.testing.disks import FaultyBackend
 from tests.pymmcore.acquisition import SHAPE, shut_down
 
 
@@ -39,14 +37,3 @@ def core(microscope: CMMCorePlus) -> CMMCorePlus:
     core.setXYPosition(0.0, 0.0)
     core.setZPosition(0.0)
     return core
-
-
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyBackend:
-    """The inplace backend, registered as "faulty", whose writes can be held up or made to fail."""
-    backend = FaultyBackend(scopestream.registry.load_backend("inplace"))
-    original = scopestream.registry.load_backend
-    monkeypatch.setattr(
-        scopestream.registry, "load_backend", lambda name: backend if name == "faulty" else original(name)
-    )
-    return backend
